@@ -8,6 +8,7 @@ use super::class::TicketClass;
 use super::config::{MAX_TEAM_SIZE, QueueConfig};
 use super::quality::{Part, even_out, quality};
 use super::search::{Effort, SearchView};
+use crate::base::bug::Bugs;
 use crate::base::slab::Key;
 use crate::base::time::Instant;
 
@@ -32,7 +33,7 @@ pub(super) struct Position {
     /// True if the search with this lowest rating has begun.
     begun: bool,
     /// Picked candidates, as indexes into the list.
-    path: Vec<u16>,
+    path: Vec<usize>,
     /// Index of the next candidate.
     next: usize,
 }
@@ -126,7 +127,7 @@ impl<'a> Assembly<'a> {
     /// A legal set has a lowest rating. For each possible lowest rating, from the anchor's own
     /// downwards, the search considers the candidates whose windows include it. So picks can
     /// disagree only about the upper ends of their windows.
-    pub(super) fn run(&mut self, from: Position, effort: &mut Effort) -> Assembled {
+    pub(super) fn run(&mut self, from: Position, effort: &mut Effort<'_>) -> Assembled {
         let enough = self.config.players();
         let all: u32 = self.list.iter().filter(|c| c.kept.waits).map(|c| u32::from(c.kept.size)).sum();
         if all + u32::from(self.anchor.kept.size) < enough {
@@ -144,17 +145,15 @@ impl<'a> Assembly<'a> {
             }
             self.open(low);
             let mut levels = vec![self.start()];
-            if let Some(teams) =
-                self.resume(&mut levels, &core::mem::take(&mut path), core::mem::take(&mut next))
-            {
+            let (path, next) = (core::mem::take(&mut path), core::mem::take(&mut next));
+            if let Some(teams) = self.resume(&mut levels, &path, next, effort) {
                 return Assembled::Teams(teams);
             }
             match self.descend(&mut levels, effort) {
                 Descent::Done(teams) => return Assembled::Teams(teams),
                 Descent::Exhausted => {}
                 Descent::Cut => {
-                    let picks = levels.iter().filter_map(|level| level.pick);
-                    let path = picks.filter_map(|pick| u16::try_from(pick).ok()).collect();
+                    let path = levels.iter().filter_map(|level| level.pick).collect();
                     let next = levels.last().map_or(0, |level| level.next);
                     return Assembled::Cut(Position { low: index, begun: true, path, next });
                 }
@@ -217,18 +216,25 @@ impl<'a> Assembly<'a> {
     }
 
     /// Repeats the picks of a cut search, as far as the candidates still wait and fit.
-    fn resume(&mut self, levels: &mut Vec<Level>, path: &[u16], next: usize) -> Option<Vec<Vec<Key>>> {
-        for pick in path {
-            let pick = usize::from(*pick);
-            let fitting = levels.last().and_then(|level| self.fit(levels, level, pick));
+    fn resume(
+        &mut self,
+        levels: &mut Vec<Level>,
+        path: &[usize],
+        next: usize,
+        effort: &mut Effort<'_>,
+    ) -> Option<Vec<Vec<Key>>> {
+        let mut uncharged = Effort::new(u32::MAX, &mut *effort.bugs);
+        for &pick in path {
+            let last = levels.last().copied();
+            let fitting = last.and_then(|level| self.fit(levels, &level, pick, &mut uncharged));
             self.set_next(levels, pick + 1);
-            if !fitting.is_some_and(|level| self.push(levels, pick, level)) {
+            if !fitting.is_some_and(|level| self.push(levels, pick, level, uncharged.bugs)) {
                 return None;
             }
         }
         match levels.last_mut() {
             // The anchor alone fills all teams.
-            Some(level) if level.team == self.config.teams => self.finish(levels),
+            Some(level) if level.team == self.config.teams => self.finish(levels, effort.bugs),
             Some(level) => {
                 level.next = level.next.max(next);
                 None
@@ -237,7 +243,7 @@ impl<'a> Assembly<'a> {
         }
     }
 
-    fn descend(&mut self, levels: &mut Vec<Level>, effort: &mut Effort) -> Descent {
+    fn descend(&mut self, levels: &mut Vec<Level>, effort: &mut Effort<'_>) -> Descent {
         while let Some(level) = levels.last().copied() {
             let from = self.list.partition_point(|candidate| candidate.kept.size > level.free);
             let mut next = level.next.max(from);
@@ -248,20 +254,20 @@ impl<'a> Assembly<'a> {
                     return Descent::Cut;
                 }
                 effort.spend(1);
-                if let Some(fitting) = self.fit_within(levels, &level, next, effort) {
+                if let Some(fitting) = self.fit(levels, &level, next, effort) {
                     picked = Some((next, fitting));
                 }
                 next += 1;
             }
             self.set_next(levels, next);
             match picked {
-                None => self.pop(levels),
+                None => self.pop(levels, effort.bugs),
                 Some((pick, fitting)) => {
-                    if self.push(levels, pick, fitting) && fitting.team == self.config.teams {
-                        if let Some(teams) = self.finish(levels) {
+                    if self.push(levels, pick, fitting, effort.bugs) && fitting.team == self.config.teams {
+                        if let Some(teams) = self.finish(levels, effort.bugs) {
                             return Descent::Done(teams);
                         }
-                        self.pop(levels);
+                        self.pop(levels, effort.bugs);
                     }
                 }
             }
@@ -275,12 +281,8 @@ impl<'a> Assembly<'a> {
         }
     }
 
-    fn fit(&self, levels: &[Level], level: &Level, pick: usize) -> Option<Level> {
-        self.fit_within(levels, level, pick, &mut Effort::new(u32::MAX))
-    }
-
     /// Returns the level after `pick`, if the candidate may join.
-    fn fit_within(&self, levels: &[Level], level: &Level, pick: usize, effort: &mut Effort) -> Option<Level> {
+    fn fit(&self, levels: &[Level], level: &Level, pick: usize, effort: &mut Effort<'_>) -> Option<Level> {
         let candidate = self.list.get(pick).filter(|candidate| candidate.open)?;
         if candidate.kept.size > level.free {
             return None;
@@ -303,42 +305,46 @@ impl<'a> Assembly<'a> {
 
     /// Returns true if the candidate and the picked tickets meet the conditions of each other. The
     /// conditions of the anchor were checked when the candidate was kept.
-    fn agrees(&self, levels: &[Level], candidate: &Candidate, effort: &mut Effort) -> bool {
+    fn agrees(&self, levels: &[Level], candidate: &Candidate, effort: &mut Effort<'_>) -> bool {
         let picks = levels.iter().filter_map(|level| self.list.get(level.pick?));
         let (own, class) = (candidate.kept.key, candidate.kept.class);
         picks.filter(|pick| pick.kept.class.is_choosy() || class.is_choosy()).all(|pick| {
             effort.spend(1);
             let verdict = self.view.classes.agree(class, pick.kept.class);
-            verdict.unwrap_or_else(|| self.view.traits_agree(own, pick.kept.key))
+            verdict.unwrap_or_else(|| self.view.traits_agree(effort.bugs, own, pick.kept.key))
         })
     }
 
     /// Picks the candidate, if the remaining candidates can still fill the team and the match.
-    fn push(&mut self, levels: &mut Vec<Level>, pick: usize, level: Level) -> bool {
-        self.take(pick, false);
+    fn push(&mut self, levels: &mut Vec<Level>, pick: usize, level: Level, bugs: &mut Bugs) -> bool {
+        self.set_open(pick, false, bugs);
         let places = u32::from(self.config.teams - level.team) * u32::from(self.config.team_size);
         let needed = places.saturating_sub(u32::from(self.config.team_size - level.free));
         let full = level.team == self.config.teams;
         if !full && !self.can_fill(level.free, needed) {
-            self.take(pick, true);
+            self.set_open(pick, true, bugs);
             return false;
         }
         levels.push(level);
         true
     }
 
-    fn pop(&mut self, levels: &mut Vec<Level>) {
+    /// Takes back the last pick. The level of the anchor alone has no pick.
+    fn pop(&mut self, levels: &mut Vec<Level>, bugs: &mut Bugs) {
         if let Some(pick) = levels.pop().and_then(|level| level.pick) {
-            self.take(pick, true);
+            self.set_open(pick, true, bugs);
         }
     }
 
-    fn take(&mut self, pick: usize, open: bool) {
-        let Some(candidate) = self.list.get_mut(pick) else { return };
+    fn set_open(&mut self, pick: usize, open: bool, bugs: &mut Bugs) {
+        let Some(candidate) = self.list.get_mut(pick) else {
+            return bugs.found("a pick is not in the list of candidates");
+        };
+        let Some(left) = self.left.get_mut(usize::from(candidate.kept.size)) else {
+            return bugs.found("a candidate is larger than a team");
+        };
         candidate.open = open;
-        if let Some(left) = self.left.get_mut(usize::from(candidate.kept.size)) {
-            *left = if open { *left + 1 } else { left.saturating_sub(1) };
-        }
+        *left = if open { *left + 1 } else { left.saturating_sub(1) };
     }
 
     /// Returns false only if no open candidates have exactly `free` players together, or all open
@@ -359,17 +365,21 @@ impl<'a> Assembly<'a> {
     }
 
     /// Returns the teams of a full set, evened out, if their quality reaches the floor.
-    fn finish(&mut self, levels: &[Level]) -> Option<Vec<Vec<Key>>> {
+    fn finish(&mut self, levels: &[Level], bugs: &mut Bugs) -> Option<Vec<Vec<Key>>> {
         let part = |kept: Kept| Part { what: kept.key, size: kept.size, rating: kept.rating };
-        let mut teams = vec![Vec::new(); usize::from(self.config.teams)];
         let picks = levels.iter().filter_map(|level| self.list.get(level.pick?));
-        let (mut team, mut free) = (0, self.config.team_size);
+        let (mut teams, mut team, mut free) = (Vec::new(), Vec::new(), self.config.team_size);
         for kept in core::iter::once(&self.anchor).chain(picks).map(|candidate| candidate.kept) {
-            teams.get_mut(team)?.push(part(kept));
+            team.push(part(kept));
             free = free.saturating_sub(kept.size);
             if free == 0 {
-                (team, free) = (team + 1, self.config.team_size);
+                teams.push(core::mem::take(&mut team));
+                free = self.config.team_size;
             }
+        }
+        if teams.len() != usize::from(self.config.teams) || !team.is_empty() {
+            bugs.found("a full set of tickets does not fill the teams");
+            return None;
         }
         even_out(&mut teams);
         let quality = quality(self.config, &teams);

@@ -66,7 +66,7 @@ impl TicketClass {
 }
 
 impl TicketClasses {
-    /// Counts a ticket, and returns its class.
+    /// Counts a ticket, and returns its class; a ticket that finds no class free is not counted.
     pub(super) fn join(&mut self, traits: &Traits) -> TicketClass {
         let Self { known, sorted } = self;
         let place = sorted.binary_search_by(|index| {
@@ -80,21 +80,26 @@ impl TicketClasses {
                 index
             }
         };
-        let Some(index) = index else { return TicketClass::none(traits) };
-        if let Some(known) = self.known.get_mut(usize::from(index)) {
-            known.tickets += 1;
-        }
+        let class = index.and_then(|index| Some((index, self.known.get_mut(usize::from(index))?)));
+        let Some((index, known)) = class else { return TicketClass::none(traits) };
+        known.tickets += 1;
         TicketClass::new(index, traits)
     }
 
-    /// Uncounts a removed ticket of this class.
-    pub(super) fn leave(&mut self, class: TicketClass) {
-        let Some(known) = self.known.get_mut(usize::from(class.index())) else { return };
-        known.tickets = known.tickets.saturating_sub(1);
+    /// Uncounts a removed ticket of this class. Returns false if the class has no ticket; a ticket
+    /// without a class was never counted.
+    pub(super) fn leave(&mut self, class: TicketClass) -> bool {
+        if !class.is_known() {
+            return true;
+        }
+        let known = self.known.get_mut(usize::from(class.index()));
+        let Some(known) = known.filter(|known| known.tickets > 0) else { return false };
+        known.tickets -= 1;
         if known.tickets == 0 {
             known.traits = Traits::default();
             self.sorted.retain(|index| *index != class.index());
         }
+        true
     }
 
     /// Returns true if tickets of these classes agree; `None` if one of them has no class.
@@ -162,7 +167,7 @@ mod tests {
                     tickets.push((classes.join(&traits), traits));
                 } else {
                     let (class, _) = tickets.swap_remove(index.index(tickets.len()));
-                    classes.leave(class);
+                    prop_assert!(classes.leave(class));
                 }
                 let classed = tickets.iter().filter(|(class, _)| class.is_known());
                 prop_assert_eq!(classes.len(), classed.count());
@@ -186,8 +191,8 @@ mod tests {
         assert_eq!(all.iter().filter(|class| !class.is_known()).count(), 6);
         assert_eq!(classes.agree(all[0], all[69]), None);
         assert_eq!(classes.agree(all[69], all[0]), None);
-        classes.leave(all[69]);
-        classes.leave(all[3]);
+        assert!(classes.leave(all[69]) && classes.leave(all[3]));
+        assert!(!classes.leave(all[3]), "the class has no ticket any more");
         assert_eq!(classes.join(&traits(99, Some(0))), TicketClass(3 | CHOOSY));
         assert_eq!(classes.agree(TicketClass(3 | CHOOSY), all[0]), Some(true));
         assert_eq!(classes.agree(all[1], TicketClass(3 | CHOOSY)), Some(false));

@@ -16,6 +16,7 @@ use super::queue_order::QueueOrder;
 use super::search::{Began, Effort, SearchOutcome, SearchRun, SearchView, Waiting};
 use super::ticket::{Reach, Ticket, TicketRefusal, Vacancy};
 use super::tree::TreeEntry;
+use crate::base::bug::Bugs;
 use crate::base::config_error::ConfigError;
 use crate::base::id::Name;
 use crate::base::slab::{Key, Slab};
@@ -35,7 +36,8 @@ pub struct Engine {
     /// Classes of tickets with equal traits.
     classes: TicketClasses,
     vacancies: Slab<Vacancy>,
-    rooms: BTreeMap<Name, Key>,
+    /// Vacancies by room, each with its region.
+    rooms: BTreeMap<Name, (u8, Key)>,
     pool: Pool,
     round: Option<Round>,
     /// Start of the last round.
@@ -49,6 +51,7 @@ pub struct Engine {
     widens_until: Instant,
     outputs: VecDeque<QueueOutput>,
     stats: Stats,
+    pub(super) bugs: Bugs,
 }
 
 /// A round, which searches for every ticket that was queued by its start, oldest first.
@@ -57,6 +60,14 @@ struct Round {
     started: Instant,
     /// Last ticket that was searched for.
     passed: Option<QueueOrder>,
+}
+
+/// A ticket that is about to be taken for a match in a region.
+#[derive(Clone, Copy, Debug)]
+struct TicketFit {
+    key: Key,
+    rating: i32,
+    latency: u32,
 }
 
 /// Counters since the start. At any time
@@ -100,8 +111,12 @@ impl Engine {
     /// If the configuration is not valid.
     pub fn new(config: QueueConfig) -> Result<Self, ConfigError> {
         config.validate()?;
+        Ok(Self::empty(config, Bugs::new()))
+    }
+
+    fn empty(config: QueueConfig, bugs: Bugs) -> Self {
         let limits = config.limits;
-        Ok(Self {
+        Self {
             now: Instant::ZERO,
             tickets: Slab::new(limits.tickets + limits.reserve),
             players: Players::default(),
@@ -117,8 +132,9 @@ impl Engine {
             widens_until: Instant::ZERO,
             outputs: VecDeque::new(),
             stats: Stats::default(),
+            bugs,
             config,
-        })
+        }
     }
 
     // Getters.
@@ -197,6 +213,12 @@ impl Engine {
 
     // Commands.
 
+    /// Starts again with an empty queue. Broken invariants are still reported.
+    pub(super) fn clear(&mut self) {
+        let bugs = core::mem::replace(&mut self.bugs, Bugs::new());
+        *self = Self::empty(self.config.clone(), bugs);
+    }
+
     /// Adds a ticket.
     ///
     /// # Errors
@@ -234,30 +256,31 @@ impl Engine {
     pub fn offer_vacancy(&mut self, now: Instant, vacancy: Vacancy) -> Result<(), TicketRefusal> {
         self.now = self.now.max(now);
         let region = vacancy.admit(&self.config, self.now)?;
-        let replaced = self.rooms.contains_key(&vacancy.room);
-        if !replaced && self.vacancies.len() >= self.config.limits.vacancies {
-            return Err(TicketRefusal::Full);
-        }
+        // The new offer has the place of the earlier one, if there is one.
         self.withdraw_vacancy(&vacancy.room);
-        self.notice(vacancy.offered);
         let (room, rating, queued) = (vacancy.room.clone(), vacancy.rating, vacancy.offered);
         let class = TicketClass::none(&vacancy.traits);
         let key = self.vacancies.insert(vacancy).ok_or(TicketRefusal::Full)?;
-        if let Some(tree) = self.pool.vacancies_mut(region) {
-            tree.insert(TreeEntry::new(key, (rating, queued), 0, class), &self.vacancies);
+        self.notice(queued);
+        match self.pool.vacancies_mut(region) {
+            Some(tree) => tree.insert(TreeEntry::new(key, (rating, queued), 0, class), &self.vacancies),
+            None => self.bugs.found("a region has no tree of vacancies"),
         }
-        self.rooms.insert(room, key);
+        self.rooms.insert(room, (region, key));
         Ok(())
     }
 
     /// Removes the offer of a room that has no free places any more or admits nobody; returns
     /// `None` if the room had no offer.
     pub fn withdraw_vacancy(&mut self, room: &Name) -> Option<Vacancy> {
-        let key = self.rooms.remove(room)?;
-        let Vacancy { region, rating, offered, .. } = self.vacancies.get(key)?;
-        let region = (0..).zip(&self.config.regions).find(|(_, name)| *name == region);
-        if let Some(tree) = region.and_then(|(region, _)| self.pool.vacancies_mut(region)) {
-            tree.remove(key, (*rating, *offered), &self.vacancies);
+        let (region, key) = self.rooms.remove(room)?;
+        let Some(Vacancy { rating, offered, .. }) = self.vacancies.get(key) else {
+            self.bugs.found("a vacancy of a room is not in the table");
+            return None;
+        };
+        let tree = self.pool.vacancies_mut(region);
+        if !tree.is_some_and(|tree| tree.remove(key, (*rating, *offered), &self.vacancies)) {
+            self.bugs.found("a vacancy is not in the tree of its region");
         }
         self.vacancies.remove(key)
     }
@@ -358,17 +381,19 @@ impl Engine {
         let class = self.classes.join(&ticket.traits);
         let waiting = Waiting { ticket, reach, class, search: None, searched: None, best: None };
         let (size, rank) = (waiting.size(), waiting.rank());
-        let Some(key) = self.tickets.insert(waiting) else {
+        let place = self.tickets.insert(waiting);
+        let Some((key, waiting)) = place.and_then(|key| Some((key, self.tickets.get(key)?))) else {
+            self.bugs.found("a table of tickets is full that has a place");
             self.classes.leave(class);
             return Err(TicketRefusal::Full);
         };
-        let Some(waiting) = self.tickets.get(key) else { return Err(TicketRefusal::Full) };
         for player in waiting.ticket.players() {
             self.players.insert(player, key);
         }
         for Reach { region, latency } in &waiting.reach {
-            if let Some(tree) = self.pool.tickets_mut(*region, size) {
-                tree.insert(TreeEntry::new(key, rank, *latency, class), &self.tickets);
+            match self.pool.tickets_mut(*region, size) {
+                Some(tree) => tree.insert(TreeEntry::new(key, rank, *latency, class), &self.tickets),
+                None => self.bugs.found("a region has no tree of tickets"),
             }
         }
         self.order.insert(waiting.queue_order(), key);
@@ -376,20 +401,27 @@ impl Engine {
         Ok(())
     }
 
-    /// Removes a ticket from all tables. Other tickets may come into reach of searches by that.
+    /// Removes a ticket, which must wait, from all tables. Other tickets may come into reach of
+    /// searches by that.
     fn take(&mut self, key: Key) -> Option<Waiting> {
-        let waiting = self.tickets.get(key)?;
+        let Some(waiting) = self.tickets.get(key) else {
+            self.bugs.found("a ticket that is taken is not in the table");
+            return None;
+        };
         let (rank, size) = (waiting.rank(), waiting.size());
         for reach in &waiting.reach {
-            if let Some(tree) = self.pool.tickets_mut(reach.region, size) {
-                tree.remove(key, rank, &self.tickets);
+            let tree = self.pool.tickets_mut(reach.region, size);
+            if !tree.is_some_and(|tree| tree.remove(key, rank, &self.tickets)) {
+                self.bugs.found("a ticket is not in the tree of a region");
             }
         }
         for player in waiting.ticket.players() {
             self.players.remove(player);
         }
         self.order.remove(&waiting.queue_order());
-        self.classes.leave(waiting.class);
+        if !self.classes.leave(waiting.class) {
+            self.bugs.found("a class of tickets has lost a ticket");
+        }
         self.change();
         self.tickets.remove(key)
     }
@@ -398,15 +430,15 @@ impl Engine {
     /// number.
     fn time_out(&mut self) -> u32 {
         let mut given_up = 0;
-        while given_up < self.config.work.step {
-            let Some((order, key)) = self.order.first_key_value() else { break };
-            if order.queued + self.config.time_out > self.now {
-                break;
+        while given_up < self.config.work.step
+            && let Some(oldest) = self.order.first_entry()
+            && oldest.key().queued + self.config.time_out <= self.now
+        {
+            let key = oldest.remove();
+            if let Some(waiting) = self.take(key) {
+                self.outputs.push_back(QueueOutput::TimedOut(waiting.ticket.leader));
+                self.stats.timed_out += 1;
             }
-            let key = *key;
-            let Some(waiting) = self.take(key) else { break };
-            self.outputs.push_back(QueueOutput::TimedOut(waiting.ticket.leader));
-            self.stats.timed_out += 1;
             given_up += 1;
         }
         given_up
@@ -446,50 +478,70 @@ impl Engine {
 
     /// Searches for one ticket. Returns the number of looks at tickets.
     fn search(&mut self, key: Key) -> u32 {
-        let Some(waiting) = self.tickets.get_mut(key) else { return 1 };
+        let Some(waiting) = self.waiting(key) else { return 1 };
         let (resumed, searched) = (waiting.search.take(), waiting.searched);
         if resumed.is_none() && searched.is_some_and(|began| self.still_holds(began)) {
             return 1;
         }
-        let fresh = || SearchRun::new(Began { at: self.now, changes: self.changes });
+        let Self { config, tickets, classes, vacancies, pool, bugs, now, changes, .. } = self;
+        let view = SearchView { config, tickets, classes, vacancies, pool, now: *now };
+        let Some(waiting) = tickets.get(key) else { return 1 };
+        let fresh = || SearchRun::new(Began { at: *now, changes: *changes });
         let search = resumed.map_or_else(fresh, |search| *search);
         let began = search.began();
-        let mut effort = Effort::new(self.config.work.search);
-        let outcome = self.view(self.now).search(key, search, &mut effort);
+        let mut effort = Effort::new(config.work.search, bugs);
+        let outcome = view.search((key, waiting), search, &mut effort);
+        let looks = effort.spent();
         self.stats.searches += 1;
         match outcome {
             SearchOutcome::Match(region, teams) => self.form(region, &teams),
-            SearchOutcome::Vacancy(vacancy) => self.backfill(key, vacancy),
+            SearchOutcome::Vacancy(region, vacancy) => self.backfill(key, region, vacancy),
             SearchOutcome::Nothing(best) => {
                 // A ticket that arrived while the search was cut may be in a part that the search
                 // has passed.
                 self.unsettled |= !self.still_holds(began);
-                if let Some(waiting) = self.tickets.get_mut(key) {
+                if let Some(waiting) = self.waiting(key) {
                     (waiting.searched, waiting.best) = (Some(began), best);
                 }
             }
             SearchOutcome::Cut(search) => self.cut(key, search),
         }
-        effort.spent()
+        looks
+    }
+
+    /// Returns a ticket that the order or a search names.
+    #[track_caller]
+    fn waiting(&mut self, key: Key) -> Option<&mut Waiting> {
+        let waiting = self.tickets.get_mut(key);
+        if waiting.is_none() {
+            self.bugs.found("a ticket of the order is not in the table");
+        }
+        waiting
     }
 
     fn cut(&mut self, key: Key, search: Box<SearchRun>) {
         self.stats.cut += 1;
         self.unsettled = true;
-        if let Some(waiting) = self.tickets.get_mut(key) {
+        if let Some(waiting) = self.waiting(key) {
             waiting.search = Some(search);
         }
     }
 
     fn form(&mut self, region: u8, teams: &[Vec<Key>]) {
-        let Some(name) = self.config.regions.get(usize::from(region)).cloned() else { return };
-        let rating = |key: &Key| self.tickets.get(*key).map(|waiting| waiting.ticket.rating);
-        let ratings = || teams.iter().flatten().filter_map(rating);
-        let range = (ratings().min().unwrap_or(0), ratings().max().unwrap_or(0));
+        let Some(name) = self.config.regions.get(usize::from(region)).cloned() else {
+            return self.bugs.found("a match is in no region of its queue");
+        };
+        let fits = teams.iter().map(|team| team.iter().map(|key| self.fit_of(*key, region)).collect());
+        let Some(fits) = fits.collect::<Option<Vec<Vec<TicketFit>>>>() else {
+            return self.bugs.found("a ticket of a match does not wait, or not for its region");
+        };
+        let ratings = || fits.iter().flatten().map(|fit| fit.rating);
+        let (Some(least), Some(most)) = (ratings().min(), ratings().max()) else {
+            return self.bugs.found("a match has no tickets");
+        };
         let mut chosen: Vec<Vec<Chosen>> = Vec::with_capacity(teams.len());
-        for team in teams {
-            let team = team.iter().filter_map(|key| self.choose(*key, range, region));
-            chosen.push(team.collect());
+        for team in &fits {
+            chosen.push(team.iter().filter_map(|fit| self.choose(*fit, (least, most))).collect());
         }
         let part = |chosen: &Chosen| Part {
             what: (),
@@ -497,21 +549,26 @@ impl Engine {
             rating: chosen.ticket.rating,
         };
         let parts: Vec<Vec<_>> = chosen.iter().map(|team| team.iter().map(part).collect()).collect();
-        let Some(binding) = Binding::of(&self.config, chosen.iter().flatten()) else { return };
+        let Some(binding) = Binding::of(&self.config, chosen.iter().flatten()) else {
+            return self.bugs.found("a match has no tickets");
+        };
         self.stats.matches += 1;
         self.stats.matched += chosen.iter().map(Vec::len).sum::<usize>() as u64;
         let quality = quality(&self.config, &parts);
         self.outputs.push_back(QueueOutput::Match(Formed { teams: chosen, region: name, quality, binding }));
     }
 
-    fn backfill(&mut self, key: Key, vacancy: Key) {
-        let Some(room) = self.vacancies.get(vacancy).map(|vacancy| vacancy.room.clone()) else { return };
-        let Some(vacancy) = self.withdraw_vacancy(&room) else { return };
-        let region = self.config.regions.iter().position(|region| *region == vacancy.region);
-        let region = region.and_then(|region| u8::try_from(region).ok()).unwrap_or(u8::MAX);
+    fn backfill(&mut self, key: Key, region: u8, vacancy: Key) {
+        let Some(fit) = self.fit_of(key, region) else {
+            return self.bugs.found("a ticket for a vacancy does not wait, or not for its region");
+        };
+        let room = self.vacancies.get(vacancy).map(|vacancy| vacancy.room.clone());
+        let Some(vacancy) = room.and_then(|room| self.withdraw_vacancy(&room)) else {
+            return self.bugs.found("a vacancy that was found is not offered");
+        };
         let range = (vacancy.rating, vacancy.rating);
-        let Some(chosen) = self.choose(key, range, region) else { return };
-        let Some(binding) = Binding::of_backfill(&self.config, &vacancy, &chosen) else { return };
+        let Some(chosen) = self.choose(fit, range) else { return };
+        let binding = Binding::of_backfill(&self.config, &vacancy, &chosen);
         self.stats.backfilled += 1;
         let quality = self.config.quality.of(chosen.rating.needed, 0, self.config.team_size);
         self.outputs.push_back(QueueOutput::Backfill(Box::new(Backfill {
@@ -522,9 +579,17 @@ impl Engine {
         })));
     }
 
-    fn choose(&mut self, key: Key, range: (i32, i32), region: u8) -> Option<Chosen> {
-        let Waiting { ticket, reach, .. } = self.take(key)?;
+    /// Returns the fit of a ticket in a region; `None` if the ticket does not wait, or the region is
+    /// out of its reach.
+    fn fit_of(&self, key: Key, region: u8) -> Option<TicketFit> {
+        let Waiting { ticket, reach, .. } = self.tickets.get(key)?;
         let reach = reach.iter().find(|reach| reach.region == region)?;
-        Some(Chosen::new(&self.config, self.now, ticket, range, reach.latency))
+        Some(TicketFit { key, rating: ticket.rating, latency: reach.latency })
+    }
+
+    /// Takes a ticket for a match with ratings in a range.
+    fn choose(&mut self, fit: TicketFit, range: (i32, i32)) -> Option<Chosen> {
+        let Waiting { ticket, .. } = self.take(fit.key)?;
+        Some(Chosen::new(&self.config, self.now, ticket, range, fit.latency))
     }
 }

@@ -168,25 +168,27 @@ fn met(widening: &Widening, queued: Instant, width: u32) -> Instant {
 }
 
 impl Binding {
-    /// Returns the binding rule of a match.
+    /// Returns the binding rule of a match; `None` without tickets.
     pub(super) fn of<'a>(config: &QueueConfig, chosen: impl Iterator<Item = &'a Chosen>) -> Option<Self> {
-        Self::last(chosen.flat_map(|chosen| chosen.rules(config)))
+        chosen.flat_map(|chosen| chosen.rules(config)).map(Self::new).reduce(Self::later)
     }
 
     /// Returns the binding rule of a backfill.
-    pub(super) fn of_backfill(config: &QueueConfig, vacancy: &Vacancy, chosen: &Chosen) -> Option<Self> {
+    pub(super) fn of_backfill(config: &QueueConfig, vacancy: &Vacancy, chosen: &Chosen) -> Self {
         let widened = met(&config.rating, vacancy.offered, chosen.rating.needed);
-        let offer = [(vacancy.offered, Rule::Offer), (widened, Rule::OfferRating)];
-        Self::last(chosen.rules(config).into_iter().chain(offer))
+        let rules = chosen.rules(config).into_iter().chain([(widened, Rule::OfferRating)]);
+        rules.map(Self::new).fold(Self::new((vacancy.offered, Rule::Offer)), Self::later)
     }
 
-    /// Returns the rule that was met last. Of several at once, the first in the order of [`Rule`]
+    fn new((since, rule): (Instant, Rule)) -> Self {
+        Self { since, rule }
+    }
+
+    /// Returns the rule that was met later. Of two at once, the first in the order of [`Rule`]
     /// counts, so that a bound that did not have to widen is not named.
-    fn last(rules: impl Iterator<Item = (Instant, Rule)>) -> Option<Self> {
-        let order = |(a, first): &(Instant, Rule), (b, second): &(Instant, Rule)| {
-            a.cmp(b).then_with(|| second.cmp(first))
-        };
-        rules.max_by(order).map(|(since, rule)| Self { since, rule })
+    fn later(self, other: Self) -> Self {
+        let order = other.since.cmp(&self.since).then_with(|| self.rule.cmp(&other.rule));
+        if order.is_gt() { other } else { self }
     }
 }
 

@@ -66,8 +66,9 @@ pub(super) fn even_out<T>(teams: &mut [Vec<Part<T>>]) {
         let strong = strengths().max_by_key(|(index, sum)| (*sum, core::cmp::Reverse(*index)));
         let weak = strengths().min_by_key(|(index, sum)| (*sum, *index));
         let (Some((strong, most)), Some((weak, least))) = (strong, weak) else { return };
+        // Of equally strong teams, the first is both.
+        let Ok([stronger, weaker]) = teams.get_disjoint_mut([strong, weak]) else { return };
         let difference = most - least;
-        let [Some(stronger), Some(weaker)] = [teams.get(strong), teams.get(weak)] else { return };
         let mut best = (difference, None);
         for (i, x) in stronger.iter().enumerate() {
             for (j, y) in weaker.iter().enumerate().filter(|(_, y)| y.size == x.size) {
@@ -78,11 +79,9 @@ pub(super) fn even_out<T>(teams: &mut [Vec<Part<T>>]) {
                 }
             }
         }
-        let (_, Some((i, j))) = best else { return };
-        let Ok([stronger, weaker]) = teams.get_disjoint_mut([strong, weak]) else { return };
-        if let (Some(x), Some(y)) = (stronger.get_mut(i), weaker.get_mut(j)) {
-            core::mem::swap(x, y);
-        }
+        let exchanged = best.1.and_then(|(i, j)| Some((stronger.get_mut(i)?, weaker.get_mut(j)?)));
+        let Some((x, y)) = exchanged else { return };
+        core::mem::swap(x, y);
     }
 }
 

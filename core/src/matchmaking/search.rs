@@ -10,6 +10,7 @@ use super::pool::{Nearest, Passed, Pool};
 use super::queue_order::QueueOrder;
 use super::ticket::{Reach, Ticket, Vacancy};
 use super::tree::{Names, TreeEntry, TreeRank};
+use crate::base::bug::Bugs;
 use crate::base::id::Name;
 use crate::base::slab::{Key, Slab};
 use crate::base::time::Instant;
@@ -57,16 +58,18 @@ impl Names for Slab<Vacancy> {
     }
 }
 
-/// Counter of looks at tickets, with a limit.
+/// Counter of a search's looks at tickets, with a limit, and recorder of the broken invariants that
+/// the search finds.
 #[derive(Debug)]
-pub(super) struct Effort {
+pub(super) struct Effort<'a> {
     spent: u32,
     most: u32,
+    pub(super) bugs: &'a mut Bugs,
 }
 
-impl Effort {
-    pub(super) const fn new(most: u32) -> Self {
-        Self { spent: 0, most }
+impl<'a> Effort<'a> {
+    pub(super) const fn new(most: u32, bugs: &'a mut Bugs) -> Self {
+        Self { spent: 0, most, bugs }
     }
 
     pub(super) const fn spend(&mut self, looks: u32) {
@@ -147,8 +150,8 @@ impl SearchRun {
 pub(super) enum SearchOutcome {
     /// A match in this region.
     Match(u8, Vec<Vec<Key>>),
-    /// A place in the room of this offer.
-    Vacancy(Key),
+    /// A place in the room of this offer, in this region.
+    Vacancy(u8, Key),
     /// No match; with the best quality that was below the floor.
     Nothing(Option<u16>),
     /// The limit of effort was reached.
@@ -177,9 +180,13 @@ struct Anchor<'a> {
 
 impl SearchView<'_> {
     /// Searches for a ticket, from the state of the search.
-    pub(super) fn search(&self, key: Key, mut search: SearchRun, effort: &mut Effort) -> SearchOutcome {
+    pub(super) fn search(
+        &self,
+        (key, waiting): (Key, &Waiting),
+        mut search: SearchRun,
+        effort: &mut Effort<'_>,
+    ) -> SearchOutcome {
         effort.spend(1);
-        let Some(waiting) = self.tickets.get(key) else { return SearchOutcome::Nothing(None) };
         search.mark_gone(self.tickets);
         let waited = self.now.since(waiting.ticket.queued);
         let window = self.config.rating.after(waited);
@@ -199,11 +206,11 @@ impl SearchView<'_> {
         SearchOutcome::Nothing(search.best)
     }
 
-    fn search_region(&self, anchor: &Anchor<'_>, search: &mut SearchRun, effort: &mut Effort) -> Region {
+    fn search_region(&self, anchor: &Anchor<'_>, search: &mut SearchRun, effort: &mut Effort<'_>) -> Region {
         loop {
             let next = match &mut search.stage {
                 SearchStage::Vacancies(passed) => match self.find_vacancy(anchor, passed, effort) {
-                    Found::One(key) => return Region::Found(SearchOutcome::Vacancy(key)),
+                    Found::One(key) => return Region::Found(SearchOutcome::Vacancy(anchor.region, key)),
                     Found::Cut => return Region::Cut,
                     Found::None => SearchStage::Gather(self.largest(anchor), Passed::default()),
                 },
@@ -250,8 +257,11 @@ impl SearchView<'_> {
     }
 
     /// Looks for free places in running rooms, the nearest by rating first.
-    fn find_vacancy(&self, anchor: &Anchor<'_>, passed: &mut Passed, effort: &mut Effort) -> Found {
-        let Some(tree) = self.pool.vacancies(anchor.region) else { return Found::None };
+    fn find_vacancy(&self, anchor: &Anchor<'_>, passed: &mut Passed, effort: &mut Effort<'_>) -> Found {
+        let Some(tree) = self.pool.vacancies(anchor.region) else {
+            effort.bugs.found("a region has no tree of vacancies");
+            return Found::None;
+        };
         let from = core::mem::take(passed);
         let ticket = &anchor.waiting.ticket;
         let mut walk = Nearest::new(tree, self.vacancies, ticket.rating, anchor.most, &from);
@@ -262,7 +272,10 @@ impl SearchView<'_> {
             }
             let Some(entry) = walk.next() else { return Found::None };
             effort.spend(1);
-            let Some(vacancy) = self.vacancies.get(entry.key) else { continue };
+            let Some(vacancy) = self.vacancies.get(entry.key) else {
+                effort.bugs.found("a vacancy of a tree is not in the table");
+                continue;
+            };
             let distance = entry.rating.abs_diff(ticket.rating);
             if anchor.waiting.size() <= vacancy.places
                 && self.config.rating.allows(distance, entry.queued, self.now)
@@ -282,9 +295,12 @@ impl SearchView<'_> {
         size: u8,
         passed: &mut Passed,
         kept: &mut Vec<Kept>,
-        effort: &mut Effort,
+        effort: &mut Effort<'_>,
     ) -> bool {
-        let Some(tree) = self.pool.tickets(anchor.region, size) else { return true };
+        let Some(tree) = self.pool.tickets(anchor.region, size) else {
+            effort.bugs.found("a region has no tree of tickets");
+            return true;
+        };
         let from = core::mem::take(passed);
         let rating = anchor.waiting.ticket.rating;
         let mut walk = Nearest::new(tree, self.tickets, rating, anchor.most, &from);
@@ -307,7 +323,7 @@ impl SearchView<'_> {
 
     /// Returns true if a ticket within the anchor's window also accepts the anchor, and the
     /// conditions of both are met.
-    fn agrees(&self, anchor: &Anchor<'_>, entry: &TreeEntry, effort: &mut Effort) -> bool {
+    fn agrees(&self, anchor: &Anchor<'_>, entry: &TreeEntry, effort: &mut Effort<'_>) -> bool {
         let QueueConfig { rating, latency, .. } = self.config;
         let distance = entry.rating.abs_diff(anchor.waiting.ticket.rating);
         if !rating.allows(distance, entry.queued, self.now)
@@ -320,13 +336,17 @@ impl SearchView<'_> {
             return true;
         }
         effort.spend(1);
-        self.classes.agree(one, other).unwrap_or_else(|| self.traits_agree(anchor.key, entry.key))
+        let verdict = self.classes.agree(one, other);
+        verdict.unwrap_or_else(|| self.traits_agree(effort.bugs, anchor.key, entry.key))
     }
 
     /// Returns true if two tickets meet the conditions of each other.
-    pub(super) fn traits_agree(&self, one: Key, other: Key) -> bool {
-        let (one, other) = (self.tickets.get(one), self.tickets.get(other));
-        one.zip(other).is_some_and(|(one, other)| one.ticket.traits.agree(&other.ticket.traits))
+    pub(super) fn traits_agree(&self, bugs: &mut Bugs, one: Key, other: Key) -> bool {
+        let (Some(one), Some(other)) = (self.tickets.get(one), self.tickets.get(other)) else {
+            bugs.found("a ticket of a tree is not in the table");
+            return false;
+        };
+        one.ticket.traits.agree(&other.ticket.traits)
     }
 }
 

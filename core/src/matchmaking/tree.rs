@@ -114,10 +114,18 @@ impl Piece {
         })
     }
 
+    /// Notes the rank of the first entry. A piece that has become empty is about to be removed.
     fn set_first(&mut self) {
         if let Some(entry) = self.entries.first() {
             self.first = entry.rank();
         }
+    }
+
+    /// Takes the upper half of a full piece.
+    fn split(&mut self) -> Self {
+        let mut upper = Self { first: self.first, entries: self.entries.split_off(PIECE / 2) };
+        upper.set_first();
+        upper
     }
 }
 
@@ -129,29 +137,32 @@ impl Tree {
     /// Adds an entry. No other entry may have the same rank and name.
     pub(super) fn insert(&mut self, entry: TreeEntry, names: &impl Names) {
         let before = |other: &TreeEntry| names.name(other.key) < names.name(entry.key);
-        let mut at = self.count(entry.rank(), before);
-        if self.pieces.is_empty() {
-            self.pieces.push(Piece { first: entry.rank(), entries: Vec::new() });
-        } else if self.pieces.get(at.piece).is_some_and(|piece| piece.entries.len() >= PIECE) {
-            self.split(at.piece);
-            if at.index > PIECE / 2 {
-                at = Spot { piece: at.piece + 1, index: at.index - PIECE / 2 };
-            }
-        }
-        let Some(piece) = self.pieces.get_mut(at.piece) else { return };
-        piece.entries.insert(at.index.min(piece.entries.len()), entry);
-        piece.set_first();
+        let at = self.count(entry.rank(), before);
         self.len += 1;
+        let Some(piece) = self.pieces.get_mut(at.piece) else {
+            // The tree is empty.
+            return self.pieces.push(Piece { first: entry.rank(), entries: Vec::from([entry]) });
+        };
+        let mut upper = (piece.entries.len() >= PIECE).then(|| piece.split());
+        let (piece, index) = match &mut upper {
+            Some(upper) if at.index > PIECE / 2 => (upper, at.index - PIECE / 2),
+            _ => (piece, at.index),
+        };
+        piece.entries.insert(index.min(piece.entries.len()), entry);
+        piece.set_first();
+        if let Some(upper) = upper {
+            self.pieces.insert(at.piece + 1, upper);
+        }
     }
 
-    /// Removes an entry. Its key must still have its name.
-    pub(super) fn remove(&mut self, key: Key, rank: TreeRank, names: &impl Names) {
+    /// Removes an entry. Its key must still have its name. Returns false if there is no such entry.
+    pub(super) fn remove(&mut self, key: Key, rank: TreeRank, names: &impl Names) -> bool {
         let before = |other: &TreeEntry| names.name(other.key) < names.name(key);
         let spot = self.normal(self.count(rank, before));
-        let Some(piece) = self.pieces.get_mut(spot.piece) else { return };
-        if piece.entries.get(spot.index).is_none_or(|entry| entry.key != key || entry.rank() != rank) {
-            return;
-        }
+        let is_there = |piece: &&mut Piece| {
+            piece.entries.get(spot.index).is_some_and(|entry| entry.key == key && entry.rank() == rank)
+        };
+        let Some(piece) = self.pieces.get_mut(spot.piece).filter(is_there) else { return false };
         piece.entries.remove(spot.index);
         piece.set_first();
         self.len -= 1;
@@ -159,6 +170,7 @@ impl Tree {
         if let Some(before) = spot.piece.checked_sub(1) {
             self.join(before);
         }
+        true
     }
 
     /// Returns the spot of the first entry at `place` or after it.
@@ -216,26 +228,16 @@ impl Tree {
         }
     }
 
-    /// Splits a full piece into two.
-    fn split(&mut self, at: usize) {
-        let Some(piece) = self.pieces.get_mut(at) else { return };
-        let mut upper = Piece { first: piece.first, entries: piece.entries.split_off(PIECE / 2) };
-        upper.set_first();
-        self.pieces.insert(at + 1, upper);
-    }
-
-    /// Joins a piece and the next one if both are small, so that no small pieces accumulate.
+    /// Removes an empty piece, or joins a piece and the next one if both are small, so that no small
+    /// pieces accumulate.
     fn join(&mut self, at: usize) {
-        let len = |at: usize| self.pieces.get(at).map(|piece| piece.entries.len());
-        match (len(at), len(at + 1)) {
-            (Some(0), _) => drop(self.pieces.remove(at)),
-            (Some(lower), Some(upper)) if lower + upper <= PIECE / 2 => {
-                let mut upper = self.pieces.remove(at + 1);
-                if let Some(lower) = self.pieces.get_mut(at) {
-                    lower.entries.append(&mut upper.entries);
-                }
-            }
-            _ => {}
+        if self.pieces.get(at).is_some_and(|piece| piece.entries.is_empty()) {
+            self.pieces.remove(at);
+        } else if let Some([lower, upper]) = self.pieces.get_mut(at..at + 2)
+            && lower.entries.len() + upper.entries.len() <= PIECE / 2
+        {
+            lower.entries.append(&mut upper.entries);
+            self.pieces.remove(at + 1);
         }
     }
 }
@@ -301,8 +303,8 @@ mod tests {
                         tree.insert(entry, &names);
                         map.insert(place, entry);
                     } else if !comes {
-                        tree.remove(entry.key, entry.rank(), &names);
-                        map.remove(&place);
+                        let was_there = tree.remove(entry.key, entry.rank(), &names);
+                        prop_assert_eq!(was_there, map.remove(&place).is_some());
                     }
                 }
                 let sorted: Vec<TreePosition> = map.keys().cloned().collect();

@@ -3,8 +3,6 @@
 use alloc::string::ToString as _;
 use alloc::vec::Vec;
 
-use skirmish_proto::v1;
-
 use super::Fence;
 use super::consuming::{MatchedPlayer, notify};
 use super::sweep::{SweptMatch, delete};
@@ -62,7 +60,7 @@ impl SweptMatch {
         let left = self.players.iter().filter(has_left);
         let players: Vec<Name> = late.iter().map(|seat| &seat.player).chain(left).cloned().collect();
         let all_came = stay.iter().all(|seat| seat.joined);
-        let mut record = self.record.clone();
+        let (mut record, mut matched) = (self.record.clone(), self.matched.clone());
         record.begun |= is_open && all_came;
         if players.is_empty() && record.begun == self.record.begun {
             return None;
@@ -83,7 +81,6 @@ impl SweptMatch {
                     self.players.iter().filter(|player| !there.iter().any(|seat| seat.player == **player));
                 record.left.extend(left.chain(&players).map(Name::to_string));
             }
-            let matched = record.r#match.as_mut()?;
             matched.fills += 1;
             matched.teams.iter_mut().for_each(|team| team.players.retain(|player| stays(player)));
             let teams = matched.teams.iter().filter(|team| !team.players.is_empty()).count();
@@ -92,10 +89,11 @@ impl SweptMatch {
                 (record.begun, record.over_ms) = (false, wall.0);
             }
             txn.success.extend(late.iter().map(|seat| delete(keys::notice(&seat.player))));
-            notify(&mut txn, record.r#match.as_ref()?, stay.into_iter());
+            notify(&mut txn, &matched, stay.into_iter());
         }
+        let over = matched.over;
+        record.r#match = Some(matched);
         txn.success.push(RegistryOp::Put(Put::new(key, encode(&record), None)));
-        let over = record.r#match.as_ref().is_some_and(|matched: &v1::Matched| matched.over);
         Some(AttendanceUpdate { id: self.id.clone(), players, over, txn })
     }
 }

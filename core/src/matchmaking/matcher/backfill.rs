@@ -16,14 +16,13 @@ use skirmish_proto::v1;
 use super::Fence;
 use super::consuming::{ConsumeOutcome, MatchedGroup, MatchedPlayer, consume, judge, notify};
 use super::sweep::Running;
-use super::waiting_tickets::WaitingTickets;
 use crate::base::id::Name;
-use crate::base::time::{Instant, Wall};
+use crate::base::time::Instant;
 use crate::matchmaking::config::QueueConfig;
 use crate::matchmaking::formed::{Backfill, Widths};
 use crate::matchmaking::keys;
 use crate::matchmaking::record::{self, encode};
-use crate::matchmaking::ticket::Vacancy;
+use crate::matchmaking::ticket::{Traits, Vacancy};
 use crate::registry::{Answer, Compare, KeyValue, Put, RegistryOp, Txn};
 
 /// Maximum number of players that have left a match. With more, the match is filled no further.
@@ -31,34 +30,47 @@ const MOST_LEFT: usize = 64;
 
 /// Matches whose free places are offered, by room; as many as the engine accepts.
 #[derive(Debug, Default)]
-pub(super) struct Offers(BTreeMap<Name, (Running, Instant)>);
+pub(super) struct Offers(BTreeMap<Name, OfferedMatch>);
+
+/// A running match whose free places are offered.
+#[derive(Debug)]
+pub(super) struct OfferedMatch {
+    running: Running,
+    /// Revision that created the room's record.
+    room: u64,
+    traits: Traits,
+    /// Time at which the free places were first found.
+    since: Instant,
+}
 
 impl Offers {
-    /// Returns the offer of a match with free places. The rating window of the offer widens since
-    /// the places were first found.
+    /// Returns the offer of a match with free places; `None` if no place is free, or if the match
+    /// cannot be filled: no node leads its room, too many players have left, or its record does not
+    /// say what tickets must fit. The rating window of the offer widens since the places were first
+    /// found.
     pub(super) fn offer(&mut self, rules: &QueueConfig, now: Instant, running: Running) -> Option<Vacancy> {
         let room = running.swept.room.clone();
         let before = self.0.remove(&room);
-        running.room?;
+        let created = running.room?;
         let (team, places) = running.free(rules)?;
         let v1::MatchRecord { region, rating, attributes, conditions, .. } = &running.swept.record;
         let traits = record::traits(attributes, conditions).ok()?;
         let region = Name::new(region).ok()?;
-        let same = before.filter(|(before, _)| before.swept.id == running.swept.id);
-        let offered = same.map_or(now, |(_, since)| since);
+        let same = before.filter(|before| before.running.swept.id == running.swept.id);
+        let offered = same.map_or(now, |before| before.since);
         let rating = *rating;
         let barred = running.left();
         if barred.len() > MOST_LEFT {
             return None;
         }
-        let vacancy = Vacancy { room: room.clone(), team, places, rating, region, traits, offered, barred };
-        self.0.insert(room, (running, offered));
-        Some(vacancy)
+        let of_match = OfferedMatch { running, room: created, traits: traits.clone(), since: offered };
+        self.0.insert(room.clone(), of_match);
+        Some(Vacancy { room, team, places, rating, region, traits, offered, barred })
     }
 
     /// Removes the offer of a room's match.
-    pub(super) fn withdraw(&mut self, room: &Name) -> Option<Running> {
-        self.0.remove(room).map(|(running, _)| running)
+    pub(super) fn withdraw(&mut self, room: &Name) -> Option<OfferedMatch> {
+        self.0.remove(room)
     }
 }
 
@@ -69,19 +81,23 @@ impl Running {
 
     /// Returns the players that have left the match, now or earlier.
     fn left(&self) -> Vec<Name> {
-        let teams = self.swept.record.r#match.iter().flat_map(|matched| &matched.teams);
-        let left = teams.flat_map(|team| &team.players).filter(|player| !self.is_there(player));
+        let left = self
+            .swept
+            .matched
+            .teams
+            .iter()
+            .flat_map(|team| &team.players)
+            .filter(|player| !self.is_there(player));
         left.chain(&self.swept.record.left).filter_map(|player| Name::new(player).ok()).collect()
     }
 
     /// Returns the teams with their current players.
     fn teams(&self) -> Vec<v1::Team> {
-        let teams = self.swept.record.r#match.iter().flat_map(|matched| &matched.teams);
         let left = |team: &v1::Team| {
             let players = team.players.iter().filter(|player| self.is_there(player));
             v1::Team { players: players.cloned().collect() }
         };
-        teams.map(left).collect()
+        self.swept.matched.teams.iter().map(left).collect()
     }
 
     /// Returns the first of the teams with the most free places, and the number of these.
@@ -113,34 +129,33 @@ pub(super) struct Backfilling {
 }
 
 impl Backfilling {
-    /// Returns the transaction; `None` if the ticket is not known, or if the match has changed
-    /// since the sweep read it.
+    /// Returns the transaction that adds a group; `None` if the match has changed since the sweep
+    /// read it.
     pub(super) fn new(
         backfill: &Backfill,
-        running: &Running,
-        waiting: &WaitingTickets,
+        of_match: &OfferedMatch,
+        part: MatchedGroup,
         fence: &Fence,
-        wall: Wall,
         serial: u64,
     ) -> Option<Self> {
         let Backfill { vacancy, chosen, quality, binding } = backfill;
-        let part = MatchedGroup::of(&chosen.ticket, waiting, wall)?;
+        let running = &of_match.running;
         // A player that has left and queued again since the sweep: the match has one more free
         // place.
         if part.seats.iter().any(|seat| running.is_there(seat.player.as_str())) {
             return None;
         }
-        let mut record = running.swept.record.clone();
-        let mut together = record::traits(&record.attributes, &record.conditions).ok()?;
+        let (mut record, mut together) = (running.swept.record.clone(), of_match.traits.clone());
         together.join(&chosen.ticket.traits);
         record::write_traits(&together, &mut record);
         record.matcher_epoch = fence.epoch;
         record.left = running.left().iter().map(Name::to_string).collect();
-        let matched = record.r#match.as_mut()?;
+        let mut matched = running.swept.matched.clone();
         matched.fills += 1;
         matched.teams = running.teams();
         let team = matched.teams.get_mut(usize::from(vacancy.team))?;
         team.players.extend(part.seats.iter().map(|seat| seat.player.to_string()));
+        record.r#match = Some(matched.clone());
         let rule = &binding.rule;
         let mut backfilling = Self {
             serial,
@@ -155,7 +170,7 @@ impl Backfilling {
             record: encode(&record),
             txn: Box::default(),
         };
-        *backfilling.txn = backfilling.write(running, record.r#match.as_ref()?, fence)?;
+        *backfilling.txn = backfilling.write(of_match, &matched, fence);
         Some(backfilling)
     }
 
@@ -164,19 +179,20 @@ impl Backfilling {
         self.part.seats.iter().map(|seat| &seat.player)
     }
 
-    fn write(&self, running: &Running, matched: &v1::Matched, fence: &Fence) -> Option<Txn> {
+    fn write(&self, of_match: &OfferedMatch, matched: &v1::Matched, fence: &Fence) -> Txn {
+        let running = &of_match.running;
         let key = keys::match_key(&self.id);
         let compares = vec![Compare::unchanged(key.clone(), running.swept.modified)];
         let mut txn = Txn { compares, ..Txn::default() };
         consume(&mut txn, fence, key.clone(), core::slice::from_ref(&self.part));
         // A node leads the room, and has led it since the sweep.
-        txn.compares.push(Compare::same_life(keys::room(running.swept.room.as_str()), running.room?));
+        txn.compares.push(Compare::same_life(keys::room(running.swept.room.as_str()), of_match.room));
         for MatchedPlayer { player, modified, .. } in &running.there {
             txn.compares.push(Compare::unchanged(keys::notice(player), *modified));
         }
         notify(&mut txn, matched, running.there.iter().chain(&self.part.seats));
         txn.success.push(RegistryOp::Put(Put::new(key, self.record.clone(), None)));
-        Some(txn)
+        txn
     }
 
     /// Judges the answer to the transaction.

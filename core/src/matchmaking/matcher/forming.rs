@@ -10,7 +10,7 @@ use skirmish_proto::v1;
 
 use super::Fence;
 use super::consuming::{ConsumeOutcome, MatchedGroup, consume, judge, notify};
-use super::waiting_tickets::{GroupKey, WaitingTickets};
+use super::waiting_tickets::GroupKey;
 use crate::base::id::Name;
 use crate::base::time::Wall;
 use crate::matchmaking::formed::{Chosen, Formed, Widths};
@@ -36,18 +36,16 @@ pub(super) struct Forming {
 }
 
 impl Forming {
-    /// Returns the transaction of a match; `None` if one of its tickets is not known.
+    /// Returns the transaction of a match of these groups.
     pub(super) fn new(
         formed: &Formed,
-        waiting: &WaitingTickets,
+        parts: Vec<MatchedGroup>,
         fence: &Fence,
         wall: Wall,
         serial: u64,
         id: String,
         backfill: bool,
-    ) -> Option<Self> {
-        let parts: Vec<MatchedGroup> =
-            formed.tickets().map(|ticket| MatchedGroup::of(ticket, waiting, wall)).collect::<Option<_>>()?;
+    ) -> Self {
         let team =
             |team: &Vec<Chosen>| team.iter().flat_map(|chosen| chosen.ticket.players()).cloned().collect();
         let teams: Vec<Vec<Name>> = formed.teams.iter().map(team).collect();
@@ -69,7 +67,7 @@ impl Forming {
             txn: Box::default(),
         };
         *forming.txn = forming.write(fence, wall);
-        Some(forming)
+        forming
     }
 
     /// Returns the groups of the match.

@@ -103,6 +103,7 @@ use self::mode_matcher::ModeMatcher;
 use super::explain::Why;
 use super::keys;
 use super::settings::MatchmakingConfig;
+use crate::base::bug::Bug;
 use crate::base::id::{Name, NodeId};
 use crate::base::plant::{Plant, Planted};
 use crate::base::rng::{Rng, Seed};
@@ -281,7 +282,8 @@ impl Fence {
 
 impl Matcher {
     /// Returns a matcher of `node`. Its requests and watches have the identifiers
-    /// `first_call + n * call_step`.
+    /// `first_call + n * call_step`. A queue that is not [valid](MatchmakingConfig::validate) has no
+    /// matcher.
     #[must_use]
     pub fn new(
         config: &MatchmakingConfig,
@@ -301,7 +303,7 @@ impl Matcher {
     /// Plants a bug.
     #[cfg(feature = "plant")]
     pub(crate) fn plant(&mut self, planted: Planted) {
-        self.modes.iter_mut().for_each(|mode| mode.planted = planted);
+        self.modes.iter_mut().for_each(|mode| mode.plant(planted));
     }
 
     // Getters.
@@ -362,7 +364,8 @@ impl Matcher {
 
     // Inputs.
 
-    /// Handles an answer or a report of the registry.
+    /// Handles an answer or a report of the registry. Those for a request or a watch that was given
+    /// up are ignored.
     pub fn handle_event(&mut self, now: Now, event: RegistryEvent) {
         let mut event = Some(event);
         for mode in &mut self.modes {
@@ -387,6 +390,22 @@ impl Matcher {
     #[must_use]
     pub fn poll_decision(&mut self) -> Option<MatcherDecision> {
         self.modes.iter_mut().find_map(ModeMatcher::poll_decision)
+    }
+
+    /// Finds an invariant broken in each mode and in each engine, as in production.
+    #[cfg(test)]
+    pub(crate) fn find_bugs(&mut self, what: &'static str) {
+        self.modes.iter_mut().for_each(|mode| mode.find_bugs(what));
+    }
+
+    /// Returns the next broken invariant, one for each place in each mode.
+    pub(crate) fn poll_bug(&mut self) -> Option<Bug> {
+        self.modes.iter_mut().find_map(ModeMatcher::poll_bug)
+    }
+
+    /// Returns the number of times that an invariant was found broken.
+    pub(crate) fn bugs_found(&self) -> u64 {
+        self.modes.iter().map(ModeMatcher::bugs_found).sum()
     }
 
     /// Returns the time at which to call [`Self::handle_timeout`], and the reason.

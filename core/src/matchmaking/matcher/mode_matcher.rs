@@ -7,13 +7,14 @@ use alloc::vec::Vec;
 use skirmish_proto::v1::{self, TicketState};
 
 use super::backfill::{Backfilling, Offers};
-use super::consuming::read;
+use super::consuming::MatchedGroup;
 use super::forming::Forming;
 use super::sweep::{Running, Sweep};
 use super::task::{MatcherTask, TaskKind, TicketEnd};
 use super::waiting_tickets::{Due, GroupKey, GroupPlace, WaitingTickets};
 use super::{Fence, MatcherDecision, Standing, Stats};
 use crate::base::backoff::Spread;
+use crate::base::bug::{Bug, Bugs};
 use crate::base::id::{Name, NodeId};
 use crate::base::plant::Planted;
 use crate::base::rng::{Rng, Seed};
@@ -21,13 +22,10 @@ use crate::base::time::{Deadline, Duration, Instant, Now};
 use crate::matchmaking::config::QueueConfig;
 use crate::matchmaking::engine::Engine;
 use crate::matchmaking::formed::{Backfill, Formed, QueueOutput};
-use crate::matchmaking::keys;
-use crate::matchmaking::record::{self, MAX_ITEMS, encode};
+use crate::matchmaking::record::{self, MAX_ITEMS};
 use crate::matchmaking::settings::MatchmakingConfig;
-use crate::matchmaking::ticket::TicketRefusal;
-use crate::registry::{
-    Calls, Compare, LeaseId, Put, Range, RegistryCommand, RegistryOp, Request, Txn, WatchId,
-};
+use crate::matchmaking::ticket::{Ticket, TicketRefusal};
+use crate::registry::{Calls, LeaseId, RegistryCommand, WatchId};
 
 /// Maximum number of groups with due deadlines in one step.
 const STEP: usize = 256;
@@ -74,6 +72,7 @@ pub(super) struct ModeMatcher {
     pub(super) decisions: VecDeque<MatcherDecision>,
     pub(super) stats: Stats,
     pub(super) planted: Planted,
+    pub(super) bugs: Bugs,
 }
 
 /// Role of this node in its mode.
@@ -133,7 +132,16 @@ impl ModeMatcher {
             decisions: VecDeque::new(),
             stats: Stats::default(),
             planted: Planted::default(),
+            bugs: Bugs::new(),
         })
+    }
+
+    /// Plants a bug.
+    #[cfg(feature = "plant")]
+    pub(super) fn plant(&mut self, planted: Planted) {
+        self.planted = planted;
+        self.bugs.plant(planted);
+        self.engine.bugs.plant(planted);
     }
 
     // Getters.
@@ -211,7 +219,8 @@ impl ModeMatcher {
             self.settle();
             self.sweep_on_time();
             for _ in 0..STEP {
-                let Some(Due { key, state, players }) = self.waiting.take_due(now.instant) else { break };
+                let due = self.waiting.take_due(&mut self.bugs, now.instant);
+                let Some(Due { key, state, players }) = due else { break };
                 self.end(key, state, &players);
             }
             if self.can_search() && self.engine.poll_timeout().is_some_and(|next| next.at <= now.instant) {
@@ -230,8 +239,25 @@ impl ModeMatcher {
         self.decisions.pop_front()
     }
 
+    #[cfg(test)]
+    pub(super) fn find_bugs(&mut self, what: &'static str) {
+        for bugs in [&mut self.bugs, &mut self.engine.bugs] {
+            *bugs = Bugs::lenient();
+            bugs.found(what);
+        }
+    }
+
+    pub(super) fn poll_bug(&mut self) -> Option<Bug> {
+        self.bugs.poll().or_else(|| self.engine.bugs.poll())
+    }
+
+    pub(super) const fn bugs_found(&self) -> u64 {
+        self.bugs.count() + self.engine.bugs.count()
+    }
+
     pub(super) fn poll_timeout(&self) -> Option<Deadline> {
-        if self.calls.is_queued() || !self.decisions.is_empty() {
+        let has_bugs = self.bugs.has_news() || self.engine.bugs.has_news();
+        if self.calls.is_queued() || !self.decisions.is_empty() || has_bugs {
             return Some(Deadline::new(self.now.instant, "output is queued"));
         }
         let retry = self.retries.keys().next();
@@ -305,9 +331,7 @@ impl ModeMatcher {
         }
         self.listed = false;
         self.waiting = WaitingTickets::new(&self.rules, &self.config);
-        if let Ok(engine) = Engine::new(self.rules.clone()) {
-            self.engine = engine;
-        }
+        self.engine.clear();
         self.forming = 0;
         self.ending.clear();
         self.offers = Offers::default();
@@ -323,7 +347,7 @@ impl ModeMatcher {
     /// Passes changed groups to the engine, or takes them back.
     pub(super) fn settle(&mut self) {
         while let Some(leader) = self.waiting.take_displaced() {
-            self.engine.remove(&leader);
+            self.take_from_engine(&leader);
         }
         // Every changed group leaves the engine before one of them enters: a player may have moved
         // from one to another, and one may have the place of another.
@@ -341,25 +365,32 @@ impl ModeMatcher {
         }
     }
 
+    fn take_from_engine(&mut self, leader: &Name) {
+        if self.engine.remove(leader).is_none() {
+            self.bugs.found("a group of tickets is not in the engine");
+        }
+    }
+
     /// Takes a changed group out of the engine.
     fn take_out(&mut self, key: &GroupKey) {
-        let Some(group) = self.waiting.group_mut(key) else { return };
+        let Some(group) = self.waiting.reopen(&mut self.bugs, key) else { return };
         if let GroupPlace::Engine(leader) = &group.place {
-            self.engine.remove(leader);
+            let leader = leader.clone();
             group.place = GroupPlace::Out;
+            self.take_from_engine(&leader);
         }
     }
 
     /// Passes a changed group to the engine, if the group is complete.
     fn settle_group(&mut self, key: GroupKey) {
-        let Some(group) = self.waiting.group_mut(&key) else { return };
-        let is_free = group.place == GroupPlace::Out;
-        let returns = core::mem::take(&mut group.returns);
-        self.waiting.drop_empty(&key);
-        if !is_free {
+        let Some(group) = self.waiting.reopen(&mut self.bugs, &key) else { return };
+        let (is_free, returns) = (group.place == GroupPlace::Out, core::mem::take(&mut group.returns));
+        if self.waiting.drop_empty(&key) || !is_free {
             return;
         }
-        let Some(members) = self.waiting.complete(&key) else { return self.waiting.keep(&key) };
+        let Some(members) = self.waiting.complete(&key) else {
+            return self.waiting.keep(&mut self.bugs, &key);
+        };
         let parts: Vec<(&Name, &v1::Queue)> = members
             .iter()
             .filter_map(|(name, ticket)| Some((*name, ticket.record.queue.as_ref()?)))
@@ -375,22 +406,24 @@ impl ModeMatcher {
         let taken = if returns { self.engine.restore(now, ticket) } else { self.engine.insert(now, ticket) };
         match taken {
             Ok(()) => {
-                if let Some(group) = self.waiting.group_mut(&key) {
+                if let Some(group) = self.waiting.reopen(&mut self.bugs, &key) {
                     group.place = GroupPlace::Engine(leader);
                 }
             }
-            Err(TicketRefusal::Full) => self.waiting.keep(&key),
+            Err(TicketRefusal::Full) => {
+                self.bugs.found("the engine has fewer places than its matcher");
+                self.waiting.keep(&mut self.bugs, &key);
+            }
             Err(_) => self.end(key, TicketState::Refused, &players),
         }
     }
 
-    /// Ends tickets of a group.
+    /// Ends tickets of a group, as far as these players still have tickets in the group.
     pub(super) fn end(&mut self, key: GroupKey, state: TicketState, players: &[Name]) {
         self.serial += 1;
         let serial = self.serial;
-        self.waiting.engage(&key, serial);
         let end = |player: &Name| {
-            let ticket = self.waiting.ticket(player)?;
+            let ticket = self.waiting.member(&key, player)?;
             let record = v1::TicketRecord { state: state.into(), ..ticket.record.clone() };
             let (key, player) = (key.clone(), player.clone());
             Some(MatcherTask::new(TaskKind::End(TicketEnd {
@@ -404,8 +437,9 @@ impl ModeMatcher {
         };
         let ends: Vec<MatcherTask> = players.iter().filter_map(end).collect();
         if ends.is_empty() {
-            return self.waiting.release(&key, serial, false);
+            return;
         }
+        self.waiting.engage(&mut self.bugs, &key, serial);
         self.ending.insert(serial, ends.len());
         self.backlog.extend(ends);
     }
@@ -429,41 +463,58 @@ impl ModeMatcher {
     }
 
     fn time_out(&mut self, leader: &Name) {
-        let Some(key) = self.waiting.key_of(leader).cloned() else { return };
-        let members = self.waiting.complete(&key).unwrap_or_default();
+        let key = self.waiting.key_of(leader);
+        let found = key.and_then(|key| Some((key.clone(), self.waiting.complete(key)?)));
+        let Some((key, members)) = found else {
+            return self.bugs.found("a group that times out in the engine is not complete");
+        };
         let players: Vec<Name> = members.into_iter().map(|(name, _)| name.clone()).collect();
         self.end(key, TicketState::TimedOut, &players);
     }
 
+    /// Returns the group of a ticket that the engine has chosen.
+    fn chosen(&self, ticket: &Ticket) -> Option<MatchedGroup> {
+        MatchedGroup::of(ticket, &self.waiting, self.now.wall)
+    }
+
     fn form(&mut self, formed: &Formed) {
-        let Leadership::Leads(fence) = &self.leadership else { return };
+        let Leadership::Leads(fence) = &self.leadership else {
+            return self.bugs.found("a match is found by a node that is not the matcher");
+        };
+        let Some(groups) = formed.tickets().map(|ticket| self.chosen(ticket)).collect() else {
+            return self.bugs.found("the engine has chosen a ticket that is not known");
+        };
         self.serial += 1;
         self.matches += 1;
         // The first two parts are unique as long as the registry keeps its data, and the third
         // makes the name unique even after that.
         let id = format!("{:x}-{:x}-{:016x}", fence.epoch, self.matches, self.rng.u64());
-        let Some(forming) =
-            Forming::new(formed, &self.waiting, fence, self.now.wall, self.serial, id, self.rules.backfill)
-        else {
-            return self.give_back(formed.tickets().map(|ticket| &ticket.leader));
-        };
+        let (wall, backfill) = (self.now.wall, self.rules.backfill);
+        let forming = Forming::new(formed, groups, fence, wall, self.serial, id, backfill);
         for key in forming.groups() {
-            self.waiting.engage(key, forming.serial);
+            self.waiting.engage(&mut self.bugs, key, forming.serial);
         }
         self.forming += 1;
         self.backlog.push_back(MatcherTask::new(TaskKind::Form(forming)));
     }
 
     fn backfill(&mut self, backfill: &Backfill) {
-        let running = self.offers.withdraw(&backfill.vacancy.room);
-        let (Leadership::Leads(fence), Some(running)) = (&self.leadership, running) else { return };
-        self.serial += 1;
-        let Some(backfilling) =
-            Backfilling::new(backfill, &running, &self.waiting, fence, self.now.wall, self.serial)
-        else {
-            return self.give_back(core::iter::once(&backfill.chosen.ticket.leader));
+        let Leadership::Leads(fence) = &self.leadership else {
+            return self.bugs.found("places are filled by a node that is not the matcher");
         };
-        self.waiting.engage(&backfilling.part.key, backfilling.serial);
+        let Some(group) = self.chosen(&backfill.chosen.ticket) else {
+            return self.bugs.found("the engine has chosen a ticket that is not known");
+        };
+        let Some(of_match) = self.offers.withdraw(&backfill.vacancy.room) else {
+            self.bugs.found("the engine has chosen a room that is not offered");
+            return self.waiting.take_back(&mut self.bugs, &group.key);
+        };
+        self.serial += 1;
+        let key = group.key.clone();
+        let Some(backfilling) = Backfilling::new(backfill, &of_match, group, fence, self.serial) else {
+            return self.waiting.take_back(&mut self.bugs, &key);
+        };
+        self.waiting.engage(&mut self.bugs, &key, backfilling.serial);
         self.forming += 1;
         self.backlog.push_back(MatcherTask::new(TaskKind::Backfill(backfilling)));
     }
@@ -475,6 +526,7 @@ impl ModeMatcher {
         }
         let (room, now) = (running.swept.room.clone(), self.now.instant);
         self.engine.withdraw_vacancy(&room);
+        // A match that the engine refuses is offered again by the next sweep.
         if let Some(vacancy) = self.offers.offer(&self.rules, now, running)
             && self.engine.offer_vacancy(now, vacancy).is_err()
         {
@@ -486,15 +538,6 @@ impl ModeMatcher {
     pub(super) fn withdraw(&mut self, room: &Name) {
         self.engine.withdraw_vacancy(room);
         self.offers.withdraw(room);
-    }
-
-    fn give_back<'a>(&mut self, leaders: impl Iterator<Item = &'a Name>) {
-        for leader in leaders {
-            let Some(key) = self.waiting.key_of(leader).cloned() else { continue };
-            self.serial += 1;
-            self.waiting.engage(&key, self.serial);
-            self.waiting.release(&key, self.serial, true);
-        }
     }
 
     fn sweep_on_time(&mut self) {
@@ -534,35 +577,9 @@ impl ModeMatcher {
     }
 
     pub(super) fn ask(&mut self, task: MatcherTask) {
-        let Some(request) = self.request(&task.what) else { return };
+        let Some(request) = self.request(&task.what) else {
+            return self.bugs.found("a request of a matcher lacks the lease or the election");
+        };
         self.calls.send(request, task);
-    }
-
-    fn request(&self, what: &TaskKind) -> Option<Request> {
-        Some(match what {
-            TaskKind::Claim => {
-                let key = keys::matcher(self.mode());
-                let record = v1::MatcherRecord { node: self.node.0 };
-                let put = Put::new(key.clone(), encode(&record), Some(self.lease?));
-                let compares = Vec::from([Compare::absent(key.clone())]);
-                let success = Vec::from([RegistryOp::Put(put), read(key.clone())]);
-                Request::Txn(Txn { compares, success, failure: Vec::from([read(key)]) })
-            }
-            TaskKind::List { revision, from, .. } => {
-                let mut span = keys::tickets();
-                if let Some(from) = from {
-                    span.key = from.clone();
-                }
-                let limit = self.config.page.into();
-                Request::Range(Range { revision: *revision, limit, ..Range::of(span) })
-            }
-            TaskKind::Form(forming) => Request::Txn((*forming.txn).clone()),
-            TaskKind::Backfill(backfilling) => Request::Txn((*backfilling.txn).clone()),
-            TaskKind::End(end) => Request::Txn(end.txn(self.fence()?)),
-            TaskKind::SweepPage(request) => request.clone(),
-            TaskKind::SweepMatch(swept) => Request::Txn(swept.look()),
-            TaskKind::SweepEnd { txn, .. } | TaskKind::SweepDate(txn) => Request::Txn(txn.clone()),
-            TaskKind::SweepAttendance(update) => Request::Txn(update.txn.clone()),
-        })
     }
 }

@@ -18,6 +18,9 @@ use crate::matchmaking::keys::{self, Kind};
 use crate::matchmaking::record::decode;
 use crate::registry::{Answer, Change, Error, Failure, KeyValue, News, RegistryEvent, Response, Span, Watch};
 
+/// Broken invariant: the end of an election closes the requests that were made under it.
+const UNELECTED: &str = "an answer has outlived the election of its matcher";
+
 /// Returns true if the registry refuses requests of this size.
 const fn is_too_large(failure: Failure) -> bool {
     matches!(failure, Failure::Refused(Error::TooManyOps | Error::TooLarge))
@@ -200,7 +203,7 @@ impl ModeMatcher {
         self.stats.listings += 1;
         self.listed = true;
         self.list_at = self.now.instant + LIST_AGAIN;
-        self.waiting.end_listing(self.now);
+        self.waiting.end_listing(&mut self.bugs, self.now);
         self.queue_watch = Some(self.calls.watch(Watch::of(keys::tickets(), revision + 1)));
     }
 
@@ -213,7 +216,7 @@ impl ModeMatcher {
                         Change::Put { kv, .. } => self.note(kv),
                         Change::Delete { key, .. } => {
                             if let Some((Kind::Ticket, player)) = keys::owner(key) {
-                                self.waiting.set(self.now, &player, None);
+                                self.waiting.set(&mut self.bugs, self.now, &player, None);
                             }
                         }
                     }
@@ -233,7 +236,8 @@ impl ModeMatcher {
         self.retry(MatcherTask::list());
     }
 
-    /// Notes the current state of a ticket in the registry.
+    /// Notes the current state of a ticket in the registry. A record of no player, and one that
+    /// cannot be decoded, is no ticket.
     fn note(&mut self, kv: &KeyValue) {
         let Some((Kind::Ticket, player)) = keys::owner(&kv.key) else { return };
         let mut record: v1::TicketRecord = decode(&kv.value);
@@ -242,7 +246,7 @@ impl ModeMatcher {
         }
         let mode = record.queue.as_ref().map(|queue| queue.mode.as_str());
         let waits = record.state() == TicketState::Waiting && mode == Some(self.mode().as_str());
-        self.waiting.set(self.now, &player, waits.then_some((kv, record)));
+        self.waiting.set(&mut self.bugs, self.now, &player, waits.then_some((kv, record)));
     }
 
     fn ended(&mut self, end: TicketEnd, succeeded: bool, answers: &[Answer]) {
@@ -257,7 +261,9 @@ impl ModeMatcher {
         } else if self.is_deposed(answers) {
             return self.depose();
         }
-        let Some(left) = self.ending.get_mut(&end.serial) else { return };
+        let Some(left) = self.ending.get_mut(&end.serial) else {
+            return self.bugs.found("a ticket has ended twice");
+        };
         *left = left.saturating_sub(1);
         if *left == 0 {
             self.ending.remove(&end.serial);
@@ -276,7 +282,9 @@ impl ModeMatcher {
     // Matches.
 
     fn decided(&mut self, forming: Forming, succeeded: bool, answers: &[Answer]) {
-        let Leadership::Leads(fence) = &self.leadership else { return };
+        let Leadership::Leads(fence) = &self.leadership else {
+            return self.bugs.found(UNELECTED);
+        };
         let verdict = forming.judge(fence, succeeded, answers);
         self.forming = self.forming.saturating_sub(1);
         let groups: Vec<_> = forming.groups().cloned().collect();
@@ -301,7 +309,9 @@ impl ModeMatcher {
     }
 
     fn backfilled(&mut self, backfilling: Backfilling, succeeded: bool, answers: &[Answer]) {
-        let Leadership::Leads(fence) = &self.leadership else { return };
+        let Leadership::Leads(fence) = &self.leadership else {
+            return self.bugs.found(UNELECTED);
+        };
         let verdict = backfilling.judge(fence, succeeded, answers);
         self.forming = self.forming.saturating_sub(1);
         let (key, serial) = (backfilling.part.key.clone(), backfilling.serial);
@@ -326,7 +336,9 @@ impl ModeMatcher {
     // The sweep.
 
     fn swept(&mut self, swept: SweptMatch, answers: &[Answer]) {
-        let Leadership::Leads(fence) = &self.leadership else { return };
+        let Leadership::Leads(fence) = &self.leadership else {
+            return self.bugs.found(UNELECTED);
+        };
         let (id, room) = (swept.id.clone(), swept.room.clone());
         match swept.judge(fence, self.now.wall, self.config.join_window, &self.rules, answers) {
             Finding::Lives(running) => {

@@ -37,7 +37,9 @@ pub(super) struct Sweep {
 pub(super) struct SweptMatch {
     pub(super) id: String,
     pub(super) modified: u64,
+    /// The record without `match`.
     pub(super) record: v1::MatchRecord,
+    pub(super) matched: v1::Matched,
     pub(super) room: Name,
     pub(super) players: Vec<Name>,
 }
@@ -106,15 +108,18 @@ impl Sweep {
 }
 
 impl SweptMatch {
+    /// Returns the match of a record; `None` for a match of another mode, and for a record that is
+    /// no match.
     fn of(mode: &Name, kv: &KeyValue) -> Option<Self> {
-        let record: v1::MatchRecord = decode(&kv.value);
-        let matched = record.r#match.as_ref().filter(|matched| matched.mode == mode.as_str())?;
+        let mut record: v1::MatchRecord = decode(&kv.value);
+        let matched = record.r#match.take().filter(|matched| matched.mode == mode.as_str())?;
         let players = matched.teams.iter().flat_map(|team| &team.players);
         Some(Self {
             id: matched.r#match.clone(),
             modified: kv.modified,
             room: Name::new(&matched.room).ok()?,
             players: players.filter_map(|player| Name::new(player).ok()).collect(),
+            matched,
             record,
         })
     }
@@ -126,7 +131,7 @@ impl SweptMatch {
         Txn { success: room.chain(notices).collect(), ..Txn::default() }
     }
 
-    /// Judges the match by an answer to [`Self::look`].
+    /// Judges the match by the answers to [`Self::look`].
     pub(super) fn judge(
         self,
         fence: &Fence,
@@ -149,7 +154,7 @@ impl SweptMatch {
         let claimed = room.is_some_and(|kv| decode::<v1::RoomRecord>(&kv.value).primary != 0);
         let waited = Duration::from_millis(wall.0.saturating_sub(self.record.formed_ms));
         let told = Duration::from_millis(wall.0.saturating_sub(self.record.over_ms));
-        let is_over = self.record.r#match.as_ref().is_some_and(|matched| matched.over);
+        let is_over = self.matched.over;
         if is_over && !there.is_empty() && told <= window {
             return Finding::Told;
         }
@@ -189,7 +194,8 @@ impl SweptMatch {
     /// Returns the transaction that sets starts of waiting times in the future to now.
     fn date(&self, fence: &Fence, wall: Wall, there: &[MatchedPlayer]) -> Txn {
         let formed_ms = self.record.formed_ms.min(wall.0);
-        let record = v1::MatchRecord { formed_ms, ..self.record.clone() };
+        let r#match = Some(self.matched.clone());
+        let record = v1::MatchRecord { formed_ms, r#match, ..self.record.clone() };
         let mut compares = self.unchanged(fence);
         let mut txn = Txn::default();
         let ahead = there.iter().filter(|seat| !seat.joined && seat.since_ms > wall.0);
@@ -198,9 +204,7 @@ impl SweptMatch {
         for MatchedPlayer { player, modified, .. } in &ahead {
             compares.push(Compare::unchanged(keys::notice(player), *modified));
         }
-        if let Some(matched) = &self.record.r#match {
-            notify(&mut txn, matched, ahead.iter());
-        }
+        notify(&mut txn, &self.matched, ahead.iter());
         txn.success.push(RegistryOp::Put(Put::new(keys::match_key(&self.id), encode(&record), None)));
         Txn { compares, ..txn }
     }

@@ -12,12 +12,13 @@ use super::attendance::AttendanceUpdate;
 use super::backfill::Backfilling;
 use super::consuming::read;
 use super::forming::Forming;
+use super::mode_matcher::ModeMatcher;
 use super::sweep::SweptMatch;
 use super::waiting_tickets::GroupKey;
 use crate::base::id::Name;
 use crate::matchmaking::keys;
 use crate::matchmaking::record::encode;
-use crate::registry::{Compare, Put, RegistryOp, Request, Txn};
+use crate::registry::{Compare, Put, Range, RegistryOp, Request, Txn};
 
 /// A request to the registry, with its failures in a row.
 #[derive(Debug)]
@@ -81,5 +82,36 @@ impl TicketEnd {
         put.ignore_lease = true;
         let failure = Vec::from([read(fence.key())]);
         Txn { compares, success: Vec::from([RegistryOp::Put(put)]), failure }
+    }
+}
+
+impl ModeMatcher {
+    /// Returns the request of a task; `None` without the lease or the election that the task needs.
+    pub(super) fn request(&self, what: &TaskKind) -> Option<Request> {
+        Some(match what {
+            TaskKind::Claim => {
+                let key = keys::matcher(self.mode());
+                let record = v1::MatcherRecord { node: self.node.0 };
+                let put = Put::new(key.clone(), encode(&record), Some(self.lease?));
+                let compares = Vec::from([Compare::absent(key.clone())]);
+                let success = Vec::from([RegistryOp::Put(put), read(key.clone())]);
+                Request::Txn(Txn { compares, success, failure: Vec::from([read(key)]) })
+            }
+            TaskKind::List { revision, from, .. } => {
+                let mut span = keys::tickets();
+                if let Some(from) = from {
+                    span.key = from.clone();
+                }
+                let limit = self.config.page.into();
+                Request::Range(Range { revision: *revision, limit, ..Range::of(span) })
+            }
+            TaskKind::Form(forming) => Request::Txn((*forming.txn).clone()),
+            TaskKind::Backfill(backfilling) => Request::Txn((*backfilling.txn).clone()),
+            TaskKind::End(end) => Request::Txn(end.txn(self.fence()?)),
+            TaskKind::SweepPage(request) => request.clone(),
+            TaskKind::SweepMatch(swept) => Request::Txn(swept.look()),
+            TaskKind::SweepEnd { txn, .. } | TaskKind::SweepDate(txn) => Request::Txn(txn.clone()),
+            TaskKind::SweepAttendance(update) => Request::Txn(update.txn.clone()),
+        })
     }
 }

@@ -20,6 +20,7 @@ use skirmish_proto::v1::{self, TicketState};
 
 use bytes::Bytes;
 
+use crate::base::bug::Bugs;
 use crate::base::id::Name;
 use crate::base::time::{Duration, Instant, Now};
 use crate::matchmaking::config::QueueConfig;
@@ -188,8 +189,22 @@ impl WaitingTickets {
         self.groups.get(key)
     }
 
-    pub(super) fn group_mut(&mut self, key: &GroupKey) -> Option<&mut WaitingGroup> {
-        self.groups.get_mut(key)
+    /// Returns the ticket of a player, if it is in this group.
+    pub(super) fn member(&self, key: &GroupKey, player: &Name) -> Option<&WaitingTicket> {
+        self.tickets.get(player).filter(|ticket| ticket.key == *key)
+    }
+
+    /// Returns a group, which must be known, and removes its deadline.
+    #[track_caller]
+    pub(super) fn reopen(&mut self, bugs: &mut Bugs, key: &GroupKey) -> Option<&mut WaitingGroup> {
+        let Some(group) = self.groups.get_mut(key) else {
+            bugs.found("a group of tickets is not in the table");
+            return None;
+        };
+        if let Some(at) = group.deadline.take() {
+            self.deadlines.remove(&(at, key.clone()));
+        }
+        Some(group)
     }
 
     /// Starts a listing of all tickets, in which tickets without a place may find one.
@@ -206,14 +221,20 @@ impl WaitingTickets {
     }
 
     /// Ends a listing: tickets that were not listed do not exist any more.
-    pub(super) fn end_listing(&mut self, now: Now) {
+    pub(super) fn end_listing(&mut self, bugs: &mut Bugs, now: Now) {
         let gone = |(_, ticket): &(&Name, &WaitingTicket)| ticket.listed < self.listing;
         let gone: Vec<Name> = self.tickets.iter().filter(gone).map(|(name, _)| name.clone()).collect();
-        gone.iter().for_each(|player| self.set(now, player, None));
+        gone.iter().for_each(|player| self.set(bugs, now, player, None));
     }
 
     /// Sets a player's ticket; `None` if the player has no waiting ticket of this mode.
-    pub(super) fn set(&mut self, now: Now, player: &Name, ticket: Option<(&KeyValue, v1::TicketRecord)>) {
+    pub(super) fn set(
+        &mut self,
+        bugs: &mut Bugs,
+        now: Now,
+        player: &Name,
+        ticket: Option<(&KeyValue, v1::TicketRecord)>,
+    ) {
         let listed = self.listing;
         if let (Some(known), Some((kv, _))) = (self.tickets.get_mut(player), &ticket)
             && known.modified == kv.modified
@@ -232,10 +253,10 @@ impl WaitingTickets {
         if let Some(old) = self.tickets.remove(player)
             && new.as_ref().is_none_or(|(new, ..)| new.key != old.key)
         {
-            self.leave(now.instant, &old.key, player);
+            self.leave(bugs, now.instant, &old.key, player);
         }
         if let Some((ticket, size, age)) = new
-            && self.find_place(&ticket.key, size, &age)
+            && self.find_place(bugs, &ticket.key, size, &age)
         {
             self.join(&ticket.key, size, age);
             self.tickets.insert(player.clone(), ticket);
@@ -243,7 +264,7 @@ impl WaitingTickets {
     }
 
     /// Returns true if there is a place for a ticket. Later tickets may lose their places to it.
-    fn find_place(&mut self, key: &GroupKey, size: usize, age: &Age) -> bool {
+    fn find_place(&mut self, bugs: &mut Bugs, key: &GroupKey, size: usize, age: &Age) -> bool {
         if let Some(group) = self.groups.get(key).filter(|group| !group.members.is_empty()) {
             let is_kept = group.members.contains(&age.1) || group.members.len() < group.kept;
             if !is_kept && self.places >= self.cap {
@@ -258,12 +279,11 @@ impl WaitingTickets {
         }
         let kept = self.kept(size);
         while self.places + kept > self.cap {
-            let Some((last, other)) = self.last_after(age) else {
+            let Some(last) = self.last_after(age) else {
                 self.pass_over(age.clone());
                 return false;
             };
-            self.displace(&other);
-            self.pass_over(last);
+            self.displace(bugs, last);
         }
         true
     }
@@ -272,7 +292,7 @@ impl WaitingTickets {
     fn last_after(&self, age: &Age) -> Option<(Age, GroupKey)> {
         let is_idle = |place: &GroupPlace| matches!(place, GroupPlace::Out | GroupPlace::Engine(_));
         let mut later = self.ages.iter().rev().take_while(|(other, _)| other > age);
-        later.find(|(_, key)| self.groups.get(key).is_some_and(|group| is_idle(&group.place))).cloned()
+        later.find(|(_, key)| self.groups.get(key).is_none_or(|group| is_idle(&group.place))).cloned()
     }
 
     fn pass_over(&mut self, age: Age) {
@@ -280,15 +300,21 @@ impl WaitingTickets {
     }
 
     /// Removes a group from its places.
-    fn displace(&mut self, key: &GroupKey) {
-        self.set_deadline(key, None);
-        self.dirty.remove(key);
-        let Some(group) = self.groups.remove(key) else { return };
+    fn displace(&mut self, bugs: &mut Bugs, last: (Age, GroupKey)) {
+        self.ages.remove(&last);
+        let (age, key) = last;
+        self.pass_over(age);
+        self.dirty.remove(&key);
+        let Some(group) = self.groups.remove(&key) else {
+            return bugs.found("a group of the order of age is not in the table");
+        };
         self.places -= group.places();
         for player in &group.members {
             self.tickets.remove(player);
         }
-        self.ages.remove(&(group.age, key.clone()));
+        if let Some(at) = group.deadline {
+            self.deadlines.remove(&(at, key));
+        }
         if let GroupPlace::Engine(leader) = group.place {
             self.displaced.push(leader);
         }
@@ -304,9 +330,10 @@ impl WaitingTickets {
         if size <= self.team { size } else { 1 }
     }
 
-    fn leave(&mut self, now: Instant, key: &GroupKey, player: &Name) {
-        self.touch(key);
-        let Some(group) = self.groups.get_mut(key) else { return };
+    fn leave(&mut self, bugs: &mut Bugs, now: Instant, key: &GroupKey, player: &Name) {
+        let Some(group) = self.groups.get_mut(key) else { return bugs.found("a ticket has no group") };
+        group.touch();
+        self.dirty.insert(key.clone());
         let before = group.places();
         group.members.remove(player);
         if group.members.len() < group.size {
@@ -335,34 +362,22 @@ impl WaitingTickets {
             group.lost_at = None;
         }
         self.places = self.places - before + group.places();
-        self.touch(key);
-    }
-
-    fn touch(&mut self, key: &GroupKey) {
+        group.touch();
         self.dirty.insert(key.clone());
-        let Some(group) = self.groups.get_mut(key) else { return };
-        match group.place {
-            GroupPlace::Awaited => group.place = GroupPlace::Out,
-            GroupPlace::Busy(_) => group.touched = true,
-            GroupPlace::Out | GroupPlace::Engine(_) => {}
-        }
     }
 
     /// Takes a group that has changed.
     pub(super) fn take_dirty(&mut self) -> Option<GroupKey> {
-        let key = self.dirty.pop_first()?;
-        self.set_deadline(&key, None);
-        Some(key)
+        self.dirty.pop_first()
     }
 
-    /// Removes a group without tickets.
-    pub(super) fn drop_empty(&mut self, key: &GroupKey) {
-        if self.groups.get(key).is_some_and(|group| group.members.is_empty()) {
-            self.set_deadline(key, None);
-            if let Some(group) = self.groups.remove(key) {
-                self.ages.remove(&(group.age, key.clone()));
-            }
+    /// Removes a reopened group if it has no tickets. Returns true if the group was removed.
+    pub(super) fn drop_empty(&mut self, key: &GroupKey) -> bool {
+        let is_empty = self.groups.get(key).is_some_and(|group| group.members.is_empty());
+        if is_empty && let Some(group) = self.groups.remove(key) {
+            self.ages.remove(&(group.age, key.clone()));
         }
+        is_empty
     }
 
     /// Returns the players of a complete party, the oldest first, equally old players by name; of
@@ -381,17 +396,17 @@ impl WaitingTickets {
     }
 
     /// Keeps a group outside the engine for now, and sets its deadline.
-    pub(super) fn keep(&mut self, key: &GroupKey) {
-        let Some(group) = self.groups.get(key) else { return };
-        let tickets = group.members.iter().filter_map(|name| self.tickets.get(name));
-        let at = tickets.map(|ticket| self.end_of(ticket)).chain(group.lost_at).min();
-        self.set_deadline(key, at);
-    }
-
-    /// Returns the time at which a ticket ends without a match.
-    fn end_of(&self, ticket: &WaitingTicket) -> Instant {
-        let time_out = ticket.queued + self.time_out;
-        ticket.absent.map_or(time_out, |since| time_out.min(since + self.absence))
+    pub(super) fn keep(&mut self, bugs: &mut Bugs, key: &GroupKey) {
+        let Self { groups, tickets, deadlines, time_out, absence, .. } = self;
+        let Some(group) = groups.get_mut(key) else {
+            return bugs.found("a group of tickets is not in the table");
+        };
+        let tickets = group.members.iter().filter_map(|name| tickets.get(name));
+        let at = tickets.map(|ticket| ticket.end(*time_out, *absence)).chain(group.lost_at).min();
+        if let Some(old) = core::mem::replace(&mut group.deadline, at) {
+            deadlines.remove(&(old, key.clone()));
+        }
+        deadlines.extend(at.map(|at| (at, key.clone())));
     }
 
     /// Returns an absent member of a group, `player` itself if absent, with the start of the
@@ -400,26 +415,34 @@ impl WaitingTickets {
         let members = self.groups.get(key)?.members.iter();
         let absent = |name| {
             let (name, ticket) = self.tickets.get_key_value(name)?;
-            Some((name, ticket.absent?, self.end_of(ticket)))
+            Some((name, ticket.absent?, ticket.end(self.time_out, self.absence)))
         };
         absent(player).or_else(|| members.filter_map(absent).next())
     }
 
     /// Marks a group as being in a transaction.
-    pub(super) fn engage(&mut self, key: &GroupKey, serial: u64) {
-        self.set_deadline(key, None);
-        if let Some(group) = self.groups.get_mut(key) {
+    #[track_caller]
+    pub(super) fn engage(&mut self, bugs: &mut Bugs, key: &GroupKey, serial: u64) {
+        if let Some(group) = self.reopen(bugs, key) {
             (group.place, group.touched) = (GroupPlace::Busy(serial), false);
+        }
+    }
+
+    /// Takes a group back that the engine has chosen in vain.
+    #[track_caller]
+    pub(super) fn take_back(&mut self, bugs: &mut Bugs, key: &GroupKey) {
+        if let Some(group) = self.reopen(bugs, key) {
+            (group.place, group.returns) = (GroupPlace::Out, true);
+            self.dirty.insert(key.clone());
         }
     }
 
     /// Ends a group's transaction. `unchanged` is true if the group's tickets are still the known
     /// ones.
     pub(super) fn release(&mut self, key: &GroupKey, serial: u64, unchanged: bool) {
-        let Some(group) = self.groups.get_mut(key).filter(|group| group.place == GroupPlace::Busy(serial))
-        else {
-            return;
-        };
+        let busy = self.groups.get_mut(key).filter(|group| group.place == GroupPlace::Busy(serial));
+        // A group without tickets is dropped, even during its transaction.
+        let Some(group) = busy else { return };
         group.returns = unchanged;
         if unchanged || group.touched {
             group.place = GroupPlace::Out;
@@ -429,15 +452,6 @@ impl WaitingTickets {
         }
     }
 
-    fn set_deadline(&mut self, key: &GroupKey, at: Option<Instant>) {
-        let Some(group) = self.groups.get_mut(key) else { return };
-        if let Some(old) = group.deadline.take() {
-            self.deadlines.remove(&(old, key.clone()));
-        }
-        group.deadline = at;
-        self.deadlines.extend(at.map(|at| (at, key.clone())));
-    }
-
     /// Returns the earliest deadline of a group outside the engine.
     pub(super) fn next(&self) -> Option<Instant> {
         self.deadlines.first().map(|(at, _)| *at)
@@ -445,17 +459,20 @@ impl WaitingTickets {
 
     /// Takes a group with a due deadline: players that have waited or were absent for too long, or
     /// all players of a party that is lost.
-    pub(super) fn take_due(&mut self, now: Instant) -> Option<Due> {
-        let (at, key) = self.deadlines.first().cloned()?;
-        if at > now {
+    pub(super) fn take_due(&mut self, bugs: &mut Bugs, now: Instant) -> Option<Due> {
+        if self.next()? > now {
             return None;
         }
-        self.set_deadline(&key, None);
-        let group = self.groups.get(&key)?;
+        let (_, key) = self.deadlines.pop_first()?;
+        let Some(group) = self.groups.get_mut(&key) else {
+            bugs.found("a deadline belongs to no group of tickets");
+            return None;
+        };
+        group.deadline = None;
         let lost = group.lost_at.is_some_and(|at| at <= now);
         let state = if lost { TicketState::PartyLost } else { TicketState::TimedOut };
-        let over =
-            |name: &&Name| lost || self.tickets.get(*name).is_some_and(|ticket| self.end_of(ticket) <= now);
+        let end = |name: &Name| Some(self.tickets.get(name)?.end(self.time_out, self.absence));
+        let over = |name: &&Name| lost || end(name).is_some_and(|end| end <= now);
         let players = group.members.iter().filter(over).cloned().collect();
         Some(Due { key, state, players })
     }
@@ -474,6 +491,15 @@ impl WaitingTickets {
     }
 }
 
+impl WaitingTicket {
+    /// Returns the time at which the ticket ends without a match. The ticket of an absent player is
+    /// kept for the time `absence`.
+    fn end(&self, time_out: Duration, absence: Duration) -> Instant {
+        let time_out = self.queued + time_out;
+        self.absent.map_or(time_out, |since| time_out.min(since + absence))
+    }
+}
+
 impl WaitingGroup {
     const fn new(size: usize, kept: usize, age: Age) -> Self {
         Self {
@@ -487,6 +513,15 @@ impl WaitingGroup {
             missing: BTreeSet::new(),
             lost_at: None,
             deadline: None,
+        }
+    }
+
+    /// Notes that a ticket of the group has changed.
+    fn touch(&mut self) {
+        match self.place {
+            GroupPlace::Awaited => self.place = GroupPlace::Out,
+            GroupPlace::Busy(_) => self.touched = true,
+            GroupPlace::Out | GroupPlace::Engine(_) => {}
         }
     }
 

@@ -1,6 +1,7 @@
 //! A node that finds an invariant of its own broken.
 
 use super::*;
+use crate::matchmaking::QueueConfig;
 
 /// Breaks an invariant, always at the same place: a connection has lost its session.
 fn break_an_invariant(world: &mut World, conn: ConnId) {
@@ -39,6 +40,24 @@ fn a_broken_invariant_is_news_that_the_driver_is_woken_for() {
     assert_eq!(world.node.poll_timeout().map(|deadline| deadline.reason), Some("output is queued"));
     world.settle();
     assert_ne!(world.node.poll_timeout().map(|deadline| deadline.reason), Some("output is queued"));
+}
+
+#[test]
+fn broken_invariants_of_matchmaking_are_told_and_counted_too() {
+    let name = |name| Name::new(name).unwrap();
+    let queue = QueueConfig::new(name("duel"), 2, 1, vec![name("eu")]);
+    let mut world = World::new(|config| config.matchmaking.queues = vec![queue]);
+    world.node.matcher.find_bugs("of a match");
+    assert_eq!(world.node.poll_timeout().map(|deadline| deadline.reason), Some("output is queued"));
+    world.settle();
+    assert_ne!(world.node.poll_timeout().map(|deadline| deadline.reason), Some("output is queued"));
+    let what = |event: &&Event| match event {
+        Event::Bug { what, .. } => *what,
+        _ => "no bug",
+    };
+    let told: Vec<_> = told(&world).iter().map(what).collect();
+    assert_eq!(told, ["of a match", "of a match"]);
+    assert_eq!(world.node.stats().bugs, 2);
 }
 
 #[test]
