@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use skirmish_proto::v1;
 
 use super::Fence;
-use super::consuming::{ConsumeOutcome, MatchedGroup, consume, judge, notify};
+use super::consuming::{ConsumeOutcome, MatchedGroup, MatchedPlayer, consume, judge, notify};
 use super::waiting_tickets::GroupKey;
 use crate::base::id::Name;
 use crate::base::time::Wall;
@@ -76,9 +76,8 @@ impl Forming {
     }
 
     /// Returns the groups of the match, with their players.
-    pub(super) fn parties(&self) -> impl Iterator<Item = (&GroupKey, Vec<Name>)> {
-        let players = |part: &MatchedGroup| part.seats.iter().map(|seat| seat.player.clone()).collect();
-        self.parts.iter().map(move |part| (&part.key, players(part)))
+    pub(super) fn parties(&self) -> impl Iterator<Item = (&GroupKey, &[MatchedPlayer])> {
+        self.parts.iter().map(|part| (&part.key, part.seats.as_slice()))
     }
 
     fn write(&self, fence: &Fence, wall: Wall) -> Txn {

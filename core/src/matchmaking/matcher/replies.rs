@@ -12,6 +12,7 @@ use super::forming::Forming;
 use super::mode_matcher::{LIST_AGAIN, Leadership, ModeMatcher};
 use super::sweep::{Finding, SweptMatch};
 use super::task::{MatcherTask, TaskKind, TicketEnd};
+use crate::base::id::Name;
 use crate::base::plant::Plant;
 use crate::base::time::Now;
 use crate::matchmaking::keys::{self, Kind};
@@ -121,12 +122,18 @@ impl ModeMatcher {
         }
     }
 
-    /// Ends the tickets of a match that cannot be written, and that would be found again.
+    /// Ends the tickets of a match that cannot be written, and that would be found again. Tickets
+    /// that have changed meanwhile stay.
     fn refuse(&mut self, forming: &Forming) {
         self.forming = self.forming.saturating_sub(1);
-        for (key, players) in forming.parties() {
-            self.end(key.clone(), TicketState::Refused, &players);
+        for (key, seats) in forming.parties() {
+            if self.waiting.release(key, forming.serial, false) {
+                let seats = seats.iter().filter(|seat| self.waiting.is_unchanged(seat));
+                let players: Vec<Name> = seats.map(|seat| seat.player.clone()).collect();
+                self.end(key.clone(), TicketState::Refused, &players);
+            }
         }
+        self.settle();
     }
 
     // The election.

@@ -20,6 +20,7 @@ use skirmish_proto::v1::{self, TicketState};
 
 use bytes::Bytes;
 
+use super::consuming::MatchedPlayer;
 use crate::base::bug::Bugs;
 use crate::base::id::Name;
 use crate::base::time::{Duration, Instant, Now};
@@ -187,6 +188,11 @@ impl WaitingTickets {
 
     pub(super) fn group(&self, key: &GroupKey) -> Option<&WaitingGroup> {
         self.groups.get(key)
+    }
+
+    /// Returns true if the ticket of a matched player is still the same.
+    pub(super) fn is_unchanged(&self, seat: &MatchedPlayer) -> bool {
+        self.tickets.get(&seat.player).is_some_and(|ticket| ticket.modified == seat.modified)
     }
 
     /// Returns the ticket of a player, if it is in this group.
@@ -438,11 +444,11 @@ impl WaitingTickets {
     }
 
     /// Ends a group's transaction. `unchanged` is true if the group's tickets are still the known
-    /// ones.
-    pub(super) fn release(&mut self, key: &GroupKey, serial: u64, unchanged: bool) {
+    /// ones. Returns false if the group was dropped meanwhile, since it had no tickets; there may be
+    /// another group with this key.
+    pub(super) fn release(&mut self, key: &GroupKey, serial: u64, unchanged: bool) -> bool {
         let busy = self.groups.get_mut(key).filter(|group| group.place == GroupPlace::Busy(serial));
-        // A group without tickets is dropped, even during its transaction.
-        let Some(group) = busy else { return };
+        let Some(group) = busy else { return false };
         group.returns = unchanged;
         if unchanged || group.touched {
             group.place = GroupPlace::Out;
@@ -450,6 +456,7 @@ impl WaitingTickets {
         } else {
             group.place = GroupPlace::Awaited;
         }
+        true
     }
 
     /// Returns the earliest deadline of a group outside the engine.

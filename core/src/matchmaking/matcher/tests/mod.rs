@@ -1,6 +1,7 @@
 //! Tests of player tickets and matchers together, on one registry.
 
 mod absence;
+mod answers;
 mod attendance;
 mod backfill;
 mod clients;
