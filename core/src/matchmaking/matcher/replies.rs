@@ -75,7 +75,9 @@ impl ModeMatcher {
                 self.sweep.take(&mode, kvs, *more);
                 self.sweep_on();
             }
-            (TaskKind::SweepMatch(swept), Answer::Txn { answers, .. }) => self.swept(swept, answers),
+            (TaskKind::SweepMatch(swept), Answer::Txn { answers, .. }) if swept.is_answered_by(answers) => {
+                self.swept(swept, answers);
+            }
             (TaskKind::SweepEnd { id, abandoned, .. }, Answer::Txn { succeeded, .. }) => {
                 if *succeeded {
                     self.stats.swept += 1;

@@ -131,6 +131,12 @@ impl SweptMatch {
         Txn { success: room.chain(notices).collect(), ..Txn::default() }
     }
 
+    /// Returns true if these can be the answers to [`Self::look`].
+    pub(super) fn is_answered_by(&self, answers: &[Answer]) -> bool {
+        let is_range = |answer: &Answer| matches!(answer, Answer::Range { .. });
+        answers.len() == 1 + self.players.len() && answers.iter().all(is_range)
+    }
+
     /// Judges the match by the answers to [`Self::look`].
     pub(super) fn judge(
         self,

@@ -63,7 +63,7 @@ use skirmish_proto::v1::{self, TicketState};
 
 use self::places::Rosters;
 use self::player::{Context, LastMessage, NextAction, Player};
-use self::request::none;
+use self::request::{has_state, none};
 use self::watch::Base;
 use self::wish::Wish;
 use super::record::{Refused, check, seal_party};
@@ -410,7 +410,9 @@ impl PlayerTickets {
         player.asked = None;
         let (puts, fences) = (core::mem::take(&mut player.puts), core::mem::take(&mut player.fences));
         let (revision, succeeded, answers) = match outcome {
-            Ok(Response { revision, answer: Answer::Txn { succeeded, answers } }) => {
+            Ok(Response { revision, answer: Answer::Txn { succeeded, answers } })
+                if has_state(&answers, match_id.is_some()) =>
+            {
                 (revision, succeeded, answers)
             }
             outcome => {

@@ -171,12 +171,10 @@ impl Player {
         if let Some(decision) = self.answer_again(context, None) {
             return NextAction::Tell(decision);
         }
-        match &view.ticket {
-            Some(ticket) if ticket.record.state() == TicketState::Waiting => {
-                self.waiting(context, &view, ticket)
-            }
-            Some(ticket) => self.ended(context, &view, ticket),
-            None => self.idle(context, &view),
+        let Some(ticket) = &view.ticket else { return self.idle(context, &view) };
+        match ticket.waiting() {
+            Some(queue) => self.waiting(context, &view, ticket, queue),
+            None => self.ended(context, &view, ticket),
         }
     }
 
@@ -399,7 +397,13 @@ impl Player {
         NextAction::Rest
     }
 
-    fn waiting(&mut self, context: Context, view: &View, ticket: &TicketView) -> NextAction {
+    fn waiting(
+        &mut self,
+        context: Context,
+        view: &View,
+        ticket: &TicketView,
+        waiting: &v1::Queue,
+    ) -> NextAction {
         if self.adopts {
             match &self.wish {
                 Wish::Cancel { .. } if self.wish.is_of_other(ticket.search()) => {
@@ -407,9 +411,8 @@ impl Player {
                     return self.tell_end(queued);
                 }
                 Wish::Nothing => {
-                    let record = &ticket.record;
-                    let queue = Box::new(record.queue.clone().unwrap_or_default());
-                    self.wish = Wish::Queue { queue, queued_ms: record.queued_ms };
+                    let (queue, queued_ms) = (Box::new(waiting.clone()), ticket.record.queued_ms);
+                    self.wish = Wish::Queue { queue, queued_ms };
                 }
                 Wish::Queue { .. } | Wish::Cancel { .. } => {}
             }
@@ -421,7 +424,7 @@ impl Player {
         let Wish::Queue { queue, queued_ms } = &mut self.wish else {
             return self.remove(context, view, ticket);
         };
-        if ticket.record.queue.as_ref() == Some(&**queue) {
+        if *waiting == **queue {
             // The search has waited since the ticket's time.
             *queued_ms = ticket.record.queued_ms.min(*queued_ms);
         }
@@ -442,14 +445,15 @@ impl Player {
 
     /// Notifies the player of the end of the ticket, then deletes the ticket. If this node fails in
     /// between, the next one notifies the player. A wish for another search shows that the player
-    /// knows of the end, or that another client asked for this search.
+    /// knows of the end, or that another client asked for this search. A record that is no ticket is
+    /// deleted at once.
     fn ended(&mut self, context: Context, view: &View, ticket: &TicketView) -> NextAction {
         self.adopts = false;
         let state = ticket.record.state();
         let is_other = self.wish.is_of_other(ticket.search());
         if is_other
             || self.last_message == LastMessage::Ended(ticket.modified)
-            || state == TicketState::Unspecified
+            || matches!(state, TicketState::Unspecified | TicketState::Waiting)
         {
             return self.remove(context, view, ticket);
         }
@@ -471,11 +475,10 @@ impl Player {
 
     fn idle(&mut self, context: Context, view: &View) -> NextAction {
         self.adopts = false;
+        self.use_credit();
         match &self.wish {
             Wish::Nothing => NextAction::Rest,
-            Wish::Queue { .. } => {
-                self.use_credit();
-                let Wish::Queue { queue, queued_ms } = &self.wish else { return NextAction::Rest };
+            Wish::Queue { queue, queued_ms } => {
                 let mut wanted = record(queue, *queued_ms, context.node, self.epoch);
                 wanted.absent_ms = self.absent_ms(0, true);
                 self.put(context, view, 0, &wanted)

@@ -9,7 +9,7 @@ use super::player::{Context, NextAction, Player};
 use super::view::{SessionView, View};
 use crate::base::id::NodeId;
 use crate::matchmaking::keys;
-use crate::registry::{Compare, Put, Range, RegistryOp, Span, Txn};
+use crate::registry::{Answer, Compare, Put, Range, RegistryOp, Span, Txn};
 
 impl Player {
     /// Executes an operation if the comparisons hold and the session is this node's: with the epoch
@@ -54,6 +54,13 @@ impl Player {
         keys.extend(match_id.map(keys::match_key));
         keys.into_iter().map(|key| RegistryOp::Range(Range::of(Span::one(key)))).collect()
     }
+}
+
+/// Returns true if these are answers to the reads of a player's state, and of a match if one was
+/// read.
+pub(super) fn has_state(answers: &[Answer], of_match: bool) -> bool {
+    let reads = answers.iter().filter(|answer| matches!(answer, Answer::Range { .. })).count();
+    reads == 4 + usize::from(of_match)
 }
 
 /// Returns the message that a search has no ticket.

@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 use alloc::string::String;
 
-use skirmish_proto::v1;
+use skirmish_proto::v1::{self, TicketState};
 
 use crate::base::id::NodeId;
 use crate::matchmaking::record::decode;
@@ -71,6 +71,12 @@ impl SessionView {
 impl TicketView {
     pub(super) fn of(kv: &KeyValue) -> Self {
         Self { modified: kv.modified, lease: kv.lease, record: decode(&kv.value) }
+    }
+
+    /// Returns the request of a waiting ticket; `None` if the ticket has ended, or if its record is
+    /// no ticket.
+    pub(super) fn waiting(&self) -> Option<&v1::Queue> {
+        self.record.queue.as_ref().filter(|_| self.record.state() == TicketState::Waiting)
     }
 
     /// Returns the number of the ticket's search.

@@ -1,4 +1,4 @@
-//! A matcher, and a registry whose answers are made by hand.
+//! Answers and records of the registry that have a wrong shape.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -8,13 +8,15 @@ use skirmish_proto::v1;
 
 use super::clients::alone;
 use super::cluster::name;
+use super::rules::{cluster, run};
 use crate::base::id::NodeId;
 use crate::base::time::{Instant, Now, Wall};
 use crate::matchmaking::matcher::Standing;
+use crate::matchmaking::player_tickets::PlayerTickets;
 use crate::matchmaking::record::encode;
 use crate::matchmaking::{Matcher, MatchmakingConfig, QueueConfig, keys};
 use crate::registry::{
-    Answer, CallId, Change, Error, Failure, KeyValue, LeaseId, News, RegistryCommand, RegistryEvent,
+    Answer, CallId, Change, Error, Failure, KeyValue, LeaseId, News, Put, RegistryCommand, RegistryEvent,
     RegistryOp, Request, Response, Txn, WatchId, Watched,
 };
 
@@ -50,6 +52,23 @@ fn kv(key: Bytes, value: Bytes, revision: u64) -> KeyValue {
     KeyValue { key, value, created: revision, modified: revision, version: 1, lease: Some(LEASE) }
 }
 
+#[test]
+fn an_answer_without_the_state_of_a_player_is_none() {
+    let (mut tickets, ann) = (PlayerTickets::new(config(), NODE, [3; 32], 1, 1), name("ann"));
+    tickets.start(at(1));
+    let (id, _) = request(tickets.poll_call()).expect("it reads the revision");
+    tickets.handle_event(at(1), reply(id, 5, range(Vec::new())));
+    tickets.arrive(at(1), &ann, 4);
+    let (id, look) = request(core::iter::from_fn(|| tickets.poll_call())).expect("it reads the state");
+    let answers = vec![range(Vec::new()); 3];
+    tickets.handle_event(at(1), reply(id, 6, Answer::Txn { succeeded: true, answers }));
+    tickets.cancel(at(1), &ann, 1);
+    assert_eq!(tickets.poll_decision(), None, "she may have a ticket");
+    tickets.handle_timeout(at(9));
+    assert_eq!(request(tickets.poll_call()).map(|(_, request)| request), Some(look));
+    assert_eq!(tickets.stats().failed, 1);
+}
+
 /// Returns a matcher that was elected and has listed these tickets, with the watch of tickets.
 fn elected(tickets: Vec<KeyValue>) -> (Matcher, WatchId) {
     let mut matcher = Matcher::new(&config(), NODE, [3; 32], 1, 1);
@@ -68,6 +87,35 @@ fn elected(tickets: Vec<KeyValue>) -> (Matcher, WatchId) {
 
 fn next(matcher: &mut Matcher) -> Option<(CallId, Request)> {
     request(core::iter::from_fn(|| matcher.poll_call()))
+}
+
+#[test]
+fn a_match_is_not_over_because_an_answer_lacks_its_players() {
+    let (mut matcher, _) = elected(Vec::new());
+    matcher.handle_timeout(at(600));
+    let (id, _) = next(&mut matcher).expect("it lists the matches");
+    let team = |player: &str| v1::Team { players: vec![player.into()] };
+    let matched = v1::Matched {
+        r#match: "1-1".into(),
+        mode: "duel".into(),
+        room: keys::room_of("1-1"),
+        teams: vec![team("ann"), team("bob")],
+        ..v1::Matched::default()
+    };
+    let record = v1::MatchRecord { r#match: Some(matched), ..v1::MatchRecord::default() };
+    let listed = range(vec![kv(keys::match_key("1-1"), encode(&record), 5)]);
+    matcher.handle_event(at(600), reply(id, 5, listed));
+    let (id, look) = next(&mut matcher).expect("it reads room and notices");
+    let answers = vec![range(Vec::new())];
+    matcher.handle_event(at(600), reply(id, 5, Answer::Txn { succeeded: true, answers }));
+    assert_eq!(next(&mut matcher), None, "nothing is known of the players");
+    matcher.handle_timeout(at(610));
+    let (id, again) = next(&mut matcher).expect("it reads them again");
+    assert_eq!(again, look);
+    let answers = vec![range(Vec::new()); 3];
+    matcher.handle_event(at(610), reply(id, 5, Answer::Txn { succeeded: true, answers }));
+    let Some((_, Request::Txn(end))) = next(&mut matcher) else { panic!("the match is over") };
+    assert!(end.success.len() == 1 && !end.compares.is_empty());
 }
 
 #[test]
@@ -103,4 +151,17 @@ fn a_match_that_is_refused_ends_no_later_ticket() {
         assert_eq!(keys.collect::<Vec<_>>(), [keys::ticket(&name("bob"))]);
         assert!(matches!(matcher.explain(at(1).instant, &name("ann")), Some(Standing::Waits(_))));
     }
+}
+
+#[test]
+fn a_waiting_ticket_without_a_request_is_no_ticket() {
+    let mut c = cluster(1, &[]);
+    let record = v1::TicketRecord { state: v1::TicketState::Waiting.into(), ..v1::TicketRecord::default() };
+    c.ask(&Request::Put(Put::new(keys::ticket(&name("ann")), encode(&record), None)));
+    c.connect("ann", 0);
+    run(&mut c, 1);
+    assert_eq!((c.ticket("ann"), c.heard("ann")), (None, Vec::new()));
+    c.queue("ann", alone("duel"));
+    run(&mut c, 1);
+    assert_eq!(c.heard("ann"), [v1::TicketState::Waiting]);
 }
