@@ -113,6 +113,8 @@ impl MatchmakingConfig {
             check(queue.players() <= most, "team_size", MatchSize(2, most.into())).map_err(named)?;
             let twice = u64::from(queue.players()) * 2;
             check(self.tickets as u64 >= twice, "matchmaking.tickets", TwoMatches(twice))?;
+            let most = (u32::MAX as usize - 1).saturating_sub(queue.limits.reserve);
+            check(self.tickets <= most, "matchmaking.tickets", Most(most as u64))?;
             let earlier = self.queues.iter().take(index).any(|earlier| earlier.mode == queue.mode);
             check(!earlier, "mode", Repeated).map_err(named)?;
         }
@@ -144,7 +146,7 @@ mod tests {
         let good = MatchmakingConfig::new(vec![queue("duel", 2, 1), queue("war", 3, 21)]);
         assert_eq!(good.validate(), Ok(()));
         type Change = fn(&mut MatchmakingConfig);
-        let breaks: [(Change, &str, Problem); 14] = [
+        let breaks: [(Change, &str, Problem); 15] = [
             (
                 |c| {
                     c.queues[1] =
@@ -171,6 +173,7 @@ mod tests {
             (|c| c.players = 0, "players", Problem::Least(1)),
             (|c| c.tickets = 0, "tickets", Problem::Least(1)),
             (|c| c.tickets = 125, "tickets", Problem::TwoMatches(126)),
+            (|c| c.tickets = usize::MAX, "tickets", Problem::Most(u64::from(u32::MAX) - 1 - 10_000)),
             (|c| c.calls = 2, "calls", Problem::Least(3)),
             (|c| c.page = 0, "page", Problem::Least(1)),
             (
