@@ -22,6 +22,7 @@ impl PlayerTickets {
     pub fn lose(&mut self, now: Now, player: &Name) {
         self.now = now;
         let at = now.instant + self.config.absence_delay;
+        // A player beyond the maximum, and one without a session here, has no ticket of this node.
         let Some(entry) = self.players.get_mut(player).filter(|entry| !entry.parting) else { return };
         if entry.absence.is_none() {
             // 0 means that the player is present.
@@ -47,9 +48,12 @@ impl PlayerTickets {
                 return;
             }
             self.absences.remove(&(at, player.clone()));
-            if let Some(absence) = self.players.get_mut(&player).and_then(|entry| entry.absence.as_mut()) {
-                absence.is_due = true;
-            }
+            let entry = self.players.get_mut(&player);
+            let Some(absence) = entry.and_then(|entry| entry.absence.as_mut()) else {
+                self.bugs.found("the absence of a player is due that is not absent");
+                continue;
+            };
+            absence.is_due = true;
             self.put_in_line(&player);
         }
     }

@@ -45,6 +45,7 @@
 
 mod absence;
 mod late_matches;
+mod line;
 mod places;
 mod player;
 mod quit;
@@ -55,6 +56,7 @@ mod watch;
 mod wish;
 
 use alloc::boxed::Box;
+use alloc::collections::btree_map::Entry;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
@@ -62,18 +64,19 @@ use alloc::vec::Vec;
 use skirmish_proto::v1::{self, TicketState};
 
 use self::places::Rosters;
-use self::player::{Context, LastMessage, NextAction, Player};
+use self::player::{LastMessage, Player};
 use self::request::{has_state, none};
 use self::watch::Base;
 use self::wish::Wish;
 use super::record::{Refused, check, seal_party};
 use super::settings::MatchmakingConfig;
 use crate::base::backoff::Spread;
+use crate::base::bug::{Bug, Bugs};
 use crate::base::id::{Name, NodeId};
 use crate::base::plant::{Plant, Planted};
 use crate::base::rng::{Rng, Seed};
 use crate::base::time::{Deadline, Instant, Now};
-use crate::registry::{Answer, Calls, Failure, LeaseId, RegistryCommand, RegistryEvent, Request, Response};
+use crate::registry::{Answer, Calls, Failure, LeaseId, RegistryCommand, RegistryEvent, Response};
 
 /// Maximum number of players that one step attends to.
 const STEP: usize = 256;
@@ -104,6 +107,7 @@ pub struct PlayerTickets {
     decisions: VecDeque<PlayerTicketsDecision>,
     stats: Stats,
     planted: Planted,
+    bugs: Bugs,
 }
 
 /// A decision about the tickets of this node's players.
@@ -198,6 +202,7 @@ impl PlayerTickets {
             decisions: VecDeque::new(),
             stats: Stats::default(),
             planted: Planted::default(),
+            bugs: Bugs::new(),
         }
     }
 
@@ -205,6 +210,7 @@ impl PlayerTickets {
     #[cfg(feature = "plant")]
     pub(crate) fn plant(&mut self, planted: Planted) {
         self.planted = planted;
+        self.bugs.plant(planted);
     }
 
     // Getters.
@@ -309,12 +315,11 @@ impl PlayerTickets {
     /// the match.
     pub fn depart(&mut self, now: Now, player: &Name, moved: bool) {
         self.now = now;
+        // A player beyond the maximum is not known.
         let Some(entry) = self.players.get_mut(player) else { return };
         if moved && entry.quits.is_empty() {
             return self.forget(player);
         }
-        self.end_absence(player);
-        let Some(entry) = self.players.get_mut(player) else { return };
         (entry.parting, entry.moved) = (true, moved);
         entry.wish = Wish::Nothing;
         if !moved {
@@ -324,13 +329,15 @@ impl PlayerTickets {
             // A ticket may have been written.
             entry.view = None;
         }
+        self.end_absence(player);
         self.put_in_line(player);
         self.drive();
     }
 
     // Inputs.
 
-    /// Handles an answer or a report of the registry.
+    /// Handles an answer or a report of the registry. Those for a request or a watch that was given
+    /// up are ignored.
     pub fn handle_event(&mut self, now: Now, event: RegistryEvent) {
         self.now = now;
         match event {
@@ -380,10 +387,27 @@ impl PlayerTickets {
         self.decisions.pop_front()
     }
 
+    /// Finds an invariant broken, as in production.
+    #[cfg(test)]
+    pub(crate) fn find_bug(&mut self, what: &'static str) {
+        self.bugs = Bugs::lenient();
+        self.bugs.found(what);
+    }
+
+    /// Returns the next broken invariant, one for each place.
+    pub(crate) fn poll_bug(&mut self) -> Option<Bug> {
+        self.bugs.poll()
+    }
+
+    /// Returns the number of times that an invariant was found broken.
+    pub(crate) const fn bugs_found(&self) -> u64 {
+        self.bugs.count()
+    }
+
     /// Returns the time at which to call [`Self::handle_timeout`], and the reason.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Deadline> {
-        if self.calls.is_queued() || !self.decisions.is_empty() {
+        if self.calls.is_queued() || !self.decisions.is_empty() || self.bugs.has_news() {
             return Some(Deadline::new(self.now.instant, "output is queued"));
         }
         if !self.line.is_empty() && self.has_place() {
@@ -404,6 +428,7 @@ impl PlayerTickets {
         match_id: Option<String>,
         outcome: Result<Response, Failure>,
     ) {
+        // The player may have left meanwhile.
         let Some(player) = self.players.get_mut(name).filter(|player| player.asked == Some(serial)) else {
             return;
         };
@@ -444,7 +469,9 @@ impl PlayerTickets {
     /// after a wait, unless the watch reports a change.
     fn failed(&mut self, name: &Name) {
         self.stats.failed += 1;
-        let Some(player) = self.players.get_mut(name) else { return };
+        let Some(player) = self.players.get_mut(name) else {
+            return self.bugs.found("a player vanished while its answer was handled");
+        };
         player.failures = player.failures.saturating_add(1);
         if player.takes_back() {
             player.view = None;
@@ -459,15 +486,14 @@ impl PlayerTickets {
     }
 
     /// Returns the player's entry for this session; makes it if there is none and a place is
-    /// free.
+    /// free. Returns `None` without a place, and if a newer session of the player is here.
     fn enter(&mut self, name: &Name, epoch: u64) -> Option<&mut Player> {
-        if !self.players.contains_key(name) {
-            if self.players.len() >= self.config.players {
-                return None;
-            }
-            self.players.insert(name.clone(), Box::new(Player::new(name.clone(), epoch)));
-        }
-        let player = self.players.get_mut(name)?;
+        let is_full = self.players.len() >= self.config.players;
+        let player = match self.players.entry(name.clone()) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(_) if is_full => return None,
+            Entry::Vacant(place) => place.insert(Box::new(Player::new(name.clone(), epoch))),
+        };
         if player.epoch > epoch {
             return None;
         }
@@ -490,79 +516,5 @@ impl PlayerTickets {
         let (mode, reason, search) = (queue.mode.clone(), refused.to_string(), queue.search);
         let queued = v1::Queued { state, mode, reason, search, ..v1::Queued::default() };
         self.decisions.push_back(PlayerTicketsDecision::Ticket { player: player.clone(), queued });
-    }
-
-    /// Puts a player in line, unless an open request or a wait is to end first.
-    fn put_in_line(&mut self, name: &Name) {
-        let Some(player) = self.players.get_mut(name) else { return };
-        if player.line_number.is_none() && player.asked.is_none() && player.retry.is_none() {
-            self.line_number += 1;
-            player.line_number = Some(self.line_number);
-            self.line.insert(self.line_number, name.clone());
-        }
-    }
-
-    fn wait(&mut self, name: &Name) {
-        let Some(player) = self.players.get_mut(name) else { return };
-        if player.retry.is_none() {
-            let at = self.now.instant + self.backoff.after(player.failures, &mut self.rng);
-            player.retry = Some(at);
-            self.retries.insert((at, name.clone()));
-        }
-    }
-
-    fn stop_waiting(&mut self, name: &Name) {
-        let Some(player) = self.players.get_mut(name) else { return };
-        if let Some(at) = player.retry.take() {
-            self.retries.remove(&(at, name.clone()));
-        }
-    }
-
-    /// Returns true if a request may be sent. One request is reserved for the watch.
-    fn has_place(&self) -> bool {
-        self.calls.len() + 1 < self.config.calls
-    }
-
-    /// Attends to players in order, as many as a step permits.
-    fn drive(&mut self) {
-        self.ask_for_rosters();
-        for _ in 0..STEP {
-            if !self.has_place() {
-                return;
-            }
-            let Some((_, name)) = self.line.pop_first() else { return };
-            self.attend(&name);
-        }
-    }
-
-    fn attend(&mut self, name: &Name) {
-        let context =
-            Context { wall: self.now.wall, node: self.node, lease: self.lease, planted: self.planted };
-        loop {
-            let Some(player) = self.players.get_mut(name) else { return };
-            player.line_number = None;
-            if player.asked.is_some() || player.retry.is_some() {
-                return;
-            }
-            match player.next(context) {
-                NextAction::Rest => return,
-                NextAction::Tell(decision) => {
-                    self.decisions.push_back(decision);
-                }
-                NextAction::Ask(txn, match_id) => {
-                    self.asked += 1;
-                    self.stats.asked += 1;
-                    player.asked = Some(self.asked);
-                    let asked = Asked::Player { name: name.clone(), serial: self.asked, match_id };
-                    return self.calls.send(Request::Txn(txn), asked);
-                }
-                NextAction::Wait => {
-                    player.failures = player.failures.saturating_add(1);
-                    player.view = None;
-                    return self.wait(name);
-                }
-                NextAction::Forget => return self.forget(name),
-            }
-        }
     }
 }

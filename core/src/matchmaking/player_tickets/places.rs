@@ -17,6 +17,7 @@ use crate::base::id::Name;
 use crate::base::time::{Deadline, Instant, Now};
 use crate::matchmaking::keys;
 use crate::matchmaking::record::decode;
+use crate::matchmaking::settings::MatchmakingConfig;
 use crate::registry::{Answer, Change, Failure, KeyValue, Range, RegistryOp, Request, Response, Span, Txn};
 
 /// Rosters of the rooms that have this node as primary.
@@ -83,6 +84,34 @@ impl Roster {
         Txn { success, ..Txn::default() }
     }
 
+    /// Takes the match that was read at `revision`. Next, the notices of its players are read.
+    fn take_match(&mut self, config: &MatchmakingConfig, revision: u64, found: Option<&KeyValue>) {
+        let matched = found.and_then(|kv| decode::<v1::MatchRecord>(&kv.value).r#match);
+        let queue = matched.as_ref().and_then(|matched| config.queue(&matched.mode));
+        self.capacity = queue.filter(|queue| queue.backfill).map_or(0, |queue| queue.players() as usize);
+        let named = matched.iter().flat_map(|matched| &matched.teams).flat_map(|team| &team.players);
+        let named = named.filter_map(|player| Name::new(player).ok());
+        let is_newer = |player: &Name| self.is_newer(player, revision);
+        let newer = self.players.iter().filter(|player| is_newer(player)).cloned();
+        self.players = named.filter(|player| !is_newer(player)).chain(newer).collect();
+        if self.players.is_empty() {
+            (self.stage, self.read) = (ReadStage::Done, revision);
+        } else {
+            self.stage = ReadStage::Notices;
+        }
+    }
+
+    /// Takes the notices that were read at `revision`.
+    fn take_notices<'a>(&mut self, revision: u64, found: impl Iterator<Item = &'a KeyValue>) {
+        let there = found.filter(|kv| decode::<v1::NoticeRecord>(&kv.value).r#match == self.id);
+        let there: BTreeSet<Name> = there.filter_map(|kv| Some(keys::owner(&kv.key)?.1)).collect();
+        let reported = &self.reported;
+        let is_newer = |name: &Name| reported.get(name).is_some_and(|at| *at > revision);
+        self.players.retain(|name| is_newer(name) || there.contains(name));
+        (self.stage, self.read) = (ReadStage::Done, revision);
+        self.reported.clear();
+    }
+
     /// Returns true if a reported change of a player is newer than a read at `revision`.
     fn is_newer(&self, player: &Name, revision: u64) -> bool {
         self.reported.get(player).is_some_and(|at| *at > revision)
@@ -117,24 +146,23 @@ impl Rosters {
         }
     }
 
-    /// Sets the players of a room's match.
-    fn set(&mut self, room: &Name, players: BTreeSet<Name>) {
-        let Self { by_room, rooms, .. } = self;
-        let Some(roster) = by_room.get_mut(room) else { return };
-        for gone in roster.players.difference(&players) {
-            if rooms.get(gone) == Some(room) {
-                rooms.remove(gone);
+    /// Notes that a room's match has these players, of those that it had `before`.
+    fn set(&mut self, room: &Name, before: &BTreeSet<Name>, players: &BTreeSet<Name>) {
+        for gone in before.difference(players) {
+            if self.rooms.get(gone) == Some(room) {
+                self.rooms.remove(gone);
             }
         }
-        rooms.extend(players.iter().map(|player| (player.clone(), room.clone())));
-        roster.players = players;
+        self.rooms.extend(players.iter().map(|player| (player.clone(), room.clone())));
     }
 
+    /// Forgets the match of a room, if the room is one of a match.
     fn forget(&mut self, room: &Name) {
-        self.set(room, BTreeSet::new());
-        self.by_room.remove(room);
-        self.line.remove(room);
-        self.retries.retain(|(_, other)| other != room);
+        if let Some(roster) = self.by_room.remove(room) {
+            self.set(room, &roster.players, &BTreeSet::new());
+            self.line.remove(room);
+            self.retries.retain(|(_, other)| other != room);
+        }
     }
 
     pub(super) fn next(&self) -> Option<Deadline> {
@@ -215,7 +243,10 @@ impl PlayerTickets {
         while self.has_place()
             && let Some(room) = self.rosters.line.pop_first()
         {
-            let Some(roster) = self.rosters.by_room.get_mut(&room) else { continue };
+            let Some(roster) = self.rosters.by_room.get_mut(&room) else {
+                self.bugs.found("a room in line has no roster");
+                continue;
+            };
             self.asked += 1;
             roster.asked = Some(self.asked);
             let txn = roster.request();
@@ -225,6 +256,7 @@ impl PlayerTickets {
     }
 
     pub(super) fn roster_answered(&mut self, room: &Name, serial: u64, outcome: Result<Response, Failure>) {
+        // The node may not be the room's primary any more, or reads the roster again.
         let Some(roster) = self.rosters.by_room.get_mut(room).filter(|roster| roster.asked == Some(serial))
         else {
             return;
@@ -238,44 +270,24 @@ impl PlayerTickets {
             return;
         };
         roster.failures = 0;
-        let found = answers.iter().filter_map(|answer| match answer {
+        let mut found = answers.iter().filter_map(|answer| match answer {
             Answer::Range { kvs, .. } => kvs.first(),
             _ => None,
         });
+        let before = roster.players.clone();
         match roster.stage {
-            ReadStage::Match => self.match_read(room, revision, found.into_iter().next()),
-            ReadStage::Notices | ReadStage::Done => {
-                let there = |kv: &&KeyValue| decode::<v1::NoticeRecord>(&kv.value).r#match == roster.id;
-                let there: BTreeSet<Name> =
-                    found.filter(there).filter_map(|kv| Some(keys::owner(&kv.key)?.1)).collect();
-                let stays = |name: &&Name| roster.is_newer(name, revision) || there.contains(*name);
-                let players = roster.players.iter().filter(stays).cloned().collect();
-                (roster.stage, roster.read) = (ReadStage::Done, revision);
-                roster.reported.clear();
-                self.rosters.set(room, players);
+            ReadStage::Match => {
+                roster.take_match(&self.config, revision, found.next());
+                if roster.stage == ReadStage::Notices {
+                    self.rosters.line.insert(room.clone());
+                }
+                if !core::mem::replace(&mut roster.is_known, true) {
+                    self.decisions.push_back(PlayerTicketsDecision::PlacesKnown { room: room.clone() });
+                }
             }
+            ReadStage::Notices | ReadStage::Done => roster.take_notices(revision, found),
         }
-    }
-
-    fn match_read(&mut self, room: &Name, revision: u64, found: Option<&KeyValue>) {
-        let Some(roster) = self.rosters.by_room.get_mut(room) else { return };
-        let matched = found.and_then(|kv| decode::<v1::MatchRecord>(&kv.value).r#match);
-        let queue = matched.as_ref().and_then(|matched| self.config.queue(&matched.mode));
-        roster.capacity = queue.filter(|queue| queue.backfill).map_or(0, |queue| queue.players() as usize);
-        let named = matched.iter().flat_map(|matched| &matched.teams).flat_map(|team| &team.players);
-        let named = named.filter_map(|player| Name::new(player).ok());
-        let is_newer = |player: &Name| roster.is_newer(player, revision);
-        let newer = roster.players.iter().filter(|player| is_newer(player)).cloned();
-        let players: BTreeSet<Name> = named.filter(|player| !is_newer(player)).chain(newer).collect();
-        if players.is_empty() {
-            (roster.stage, roster.read) = (ReadStage::Done, revision);
-        } else {
-            roster.stage = ReadStage::Notices;
-            self.rosters.line.insert(room.clone());
-        }
-        if !core::mem::replace(&mut roster.is_known, true) {
-            self.decisions.push_back(PlayerTicketsDecision::PlacesKnown { room: room.clone() });
-        }
-        self.rosters.set(room, players);
+        let players = roster.players.clone();
+        self.rosters.set(room, &before, &players);
     }
 }

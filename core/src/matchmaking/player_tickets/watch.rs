@@ -49,6 +49,7 @@ impl PlayerTickets {
     }
 
     pub(super) fn watched(&mut self, watched: &Watched) {
+        // A report may come late from a watch that has ended.
         if self.base.watch != Some(watched.id) {
             return;
         }
@@ -68,12 +69,13 @@ impl PlayerTickets {
     }
 
     fn changed(&mut self, change: &Change) {
+        // No player can have the name of another key.
         let Some((kind, name)) = keys::owner(change.key()) else { return };
         if kind == Kind::Notice {
             self.take_notice_change(&name, change);
         }
-        let Some(player) = self.players.get_mut(&name) else { return };
-        if player.take_change(kind, change) {
+        // The sessions of most players are at other nodes.
+        if self.players.get_mut(&name).is_some_and(|player| player.take_change(kind, change)) {
             self.put_in_line(&name);
         }
     }

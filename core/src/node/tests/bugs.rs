@@ -47,6 +47,9 @@ fn broken_invariants_of_matchmaking_are_told_and_counted_too() {
     let name = |name| Name::new(name).unwrap();
     let queue = QueueConfig::new(name("duel"), 2, 1, vec![name("eu")]);
     let mut world = World::new(|config| config.matchmaking.queues = vec![queue]);
+    world.node.player_tickets.find_bug("of a player");
+    assert_eq!(world.node.poll_timeout().map(|deadline| deadline.reason), Some("output is queued"));
+    world.settle();
     world.node.matcher.find_bugs("of a match");
     assert_eq!(world.node.poll_timeout().map(|deadline| deadline.reason), Some("output is queued"));
     world.settle();
@@ -56,8 +59,8 @@ fn broken_invariants_of_matchmaking_are_told_and_counted_too() {
         _ => "no bug",
     };
     let told: Vec<_> = told(&world).iter().map(what).collect();
-    assert_eq!(told, ["of a match", "of a match"]);
-    assert_eq!(world.node.stats().bugs, 2);
+    assert_eq!(told, ["of a player", "of a match", "of a match"]);
+    assert_eq!(world.node.stats().bugs, 3);
 }
 
 #[test]
