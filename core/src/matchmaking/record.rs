@@ -45,6 +45,8 @@ pub enum Refused {
     NoValue,
     /// The node has no place for another player.
     Full,
+    /// The player gives up so many matches at once that another one has no place.
+    TooManyQuits,
     /// A rule of the queue refuses the ticket.
     Rule(TicketRefusal),
 }
@@ -61,6 +63,7 @@ impl fmt::Display for Refused {
             Self::TooMany => f.write_str("there are too many regions, attributes, conditions or texts"),
             Self::NoValue => f.write_str("an attribute or a condition has no value"),
             Self::Full => f.write_str("the node has no place for another player"),
+            Self::TooManyQuits => f.write_str("too much is given up at once"),
             Self::Rule(refusal) => refusal.fmt(f),
         }
     }

@@ -24,6 +24,8 @@ impl Node {
         }
         check(members == self.rooms.counts().members, "memberships")?;
         self.peers.audit(config, self.rooms.len())?;
+        self.player_tickets.audit()?;
+        self.matcher.audit()?;
         check(self.clocks.others() <= self.peers.nodes(), "clocks of other nodes")
     }
 }

@@ -65,7 +65,8 @@ use skirmish_proto::v1::{self, TicketState};
 
 use self::places::Rosters;
 use self::player::{LastMessage, Player};
-use self::request::{has_state, none};
+use self::quit::unavailable;
+use self::request::has_state;
 use self::watch::Base;
 use self::wish::Wish;
 use super::record::{Refused, check, seal_party};
@@ -234,7 +235,10 @@ impl PlayerTickets {
         let absences = self.players.values().filter(|player| player.is_absence_awaited()).count();
         check(self.absences.len() == absences, "the absences differ from the players")?;
         let in_line = self.players.values().filter(|player| player.line_number.is_some()).count();
-        check(self.line.len() == in_line, "the line of players differs from the players")
+        check(self.line.len() == in_line, "the line of players differs from the players")?;
+        let quits = self.players.values().all(|player| player.quits.len() <= quit::MOST);
+        check(quits, "too many quits of a player wait")?;
+        self.rosters.audit()
     }
 
     // Commands.
@@ -270,7 +274,9 @@ impl PlayerTickets {
             return self.refuse(player, &queue, &Refused::Full);
         };
         entry.handle_answer(answers);
-        entry.replace_cancel();
+        if !entry.replace_cancel() {
+            return self.refuse(player, &queue, &Refused::TooManyQuits);
+        }
         let same = matches!(&entry.wish, Wish::Queue { queue: wished, .. } if **wished == queue);
         if !same {
             entry.wish = Wish::Queue { queue: Box::new(queue), queued_ms: now.wall.0 };
@@ -293,7 +299,10 @@ impl PlayerTickets {
     pub fn cancel(&mut self, now: Now, player: &Name, search: u64) {
         self.now = now;
         let entry = self.players.get_mut(player).filter(|entry| !entry.parting);
-        let said = entry.map_or_else(|| Some(none(search)), |entry| entry.cancel(search));
+        let said = match entry {
+            Some(entry) => entry.cancel(search),
+            None => Some(unavailable(search, &Refused::Full)),
+        };
         if let Some(queued) = said {
             return self
                 .decisions
@@ -508,6 +517,10 @@ impl PlayerTickets {
         self.end_absence(name);
         if let Some(number) = self.players.remove(name).and_then(|player| player.line_number) {
             self.line.remove(&number);
+        }
+        // The place is free for a player that waits for one.
+        if let Some((player, room)) = self.rosters.take_expired() {
+            self.expire(&player, &room);
         }
     }
 

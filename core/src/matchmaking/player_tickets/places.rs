@@ -26,6 +26,9 @@ pub(super) struct Rosters {
     by_room: BTreeMap<Name, Roster>,
     /// Room of each player that is in one of the matches.
     rooms: BTreeMap<Name, Name>,
+    /// Players of these matches whose memberships of the rooms have expired, and whose quits wait
+    /// for a place in the table of players.
+    expired: BTreeMap<Name, Name>,
     /// Rooms whose matches are to be read.
     line: BTreeSet<Name>,
     retries: BTreeSet<(Instant, Name)>,
@@ -142,6 +145,7 @@ impl Rosters {
             } else {
                 roster.players.remove(player);
                 self.rooms.remove(player);
+                self.expired.remove(player);
             }
         }
     }
@@ -151,6 +155,7 @@ impl Rosters {
         for gone in before.difference(players) {
             if self.rooms.get(gone) == Some(room) {
                 self.rooms.remove(gone);
+                self.expired.remove(gone);
             }
         }
         self.rooms.extend(players.iter().map(|player| (player.clone(), room.clone())));
@@ -163,6 +168,26 @@ impl Rosters {
             self.line.remove(room);
             self.retries.retain(|(_, other)| other != room);
         }
+    }
+
+    /// Keeps a player for [`Self::take_expired`] if the player is in the match of a room that it
+    /// was in. Any other player has nothing to quit there.
+    pub(super) fn expire(&mut self, player: &Name, room: &Name) {
+        if self.rooms.get(player) == Some(room) {
+            self.expired.insert(player.clone(), room.clone());
+        }
+    }
+
+    /// Takes a player whose membership has expired, with the room of its match.
+    pub(super) fn take_expired(&mut self) -> Option<(Name, Name)> {
+        self.expired.pop_first()
+    }
+
+    /// Checks the bounds.
+    pub(super) fn audit(&self) -> Result<(), &'static str> {
+        let is_in = |(player, room): (&Name, &Name)| self.rooms.get(player) == Some(room);
+        let are_in = self.expired.iter().all(is_in);
+        if are_in { Ok(()) } else { Err("a membership has expired of a player in no match") }
     }
 
     pub(super) fn next(&self) -> Option<Deadline> {

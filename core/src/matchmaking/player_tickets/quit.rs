@@ -5,6 +5,11 @@
 //! player is notified when the registry confirms the deletion, not before. From then on any node
 //! that is asked, or this one after a restart, knows of no match. Until then the node keeps the
 //! quit and repeats it over lost answers, and the player repeats its request at another node.
+//!
+//! The number of quits of a player is limited. A request beyond the limit is refused. The end of a
+//! session cannot be refused, so its quits take the places of others that can be spared: those of
+//! matches that the player is not in, as far as this node knows, and requests. The player repeats
+//! its requests on its next connection.
 
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
@@ -13,15 +18,16 @@ use skirmish_proto::v1::{self, TicketState};
 
 use super::player::{LastMessage, Player};
 use super::request::none;
-use super::view::{Notice, TicketView, View};
+use super::view::{MatchInfo, Notice, TicketView, View};
 use super::wish::{Ended, Wish};
 use super::{PlayerTickets, PlayerTicketsDecision};
 use crate::base::id::Name;
 use crate::base::time::Now;
 use crate::matchmaking::keys;
+use crate::matchmaking::record::Refused;
 
-/// Maximum number of quits of one player that wait for the registry. Further quits are refused.
-const MOST: usize = 16;
+/// Maximum number of quits of one player that wait for the registry. Further requests are refused.
+pub(super) const MOST: usize = 16;
 
 /// A match that the player has left, and the message to send once the registry confirms it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,13 +50,13 @@ pub(super) enum QuitMatch {
 }
 
 /// Message to the player after a quit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum QuitAnswer {
     /// No message: the player did not ask.
     Nothing,
     /// The player has left the room. `member` is true if the session was a member. `request` is the
     /// number of the client's newest request to leave.
-    Left { request: u64, member: bool },
+    Left { room: Name, request: u64, member: bool },
     /// The match is given up, by a `Cancel` of this number.
     GivenUp { search: u64 },
 }
@@ -77,7 +83,8 @@ impl PlayerTickets {
     /// of a search notifies the player. Returns false if there is no place for the quit: then
     /// no decision follows.
     pub fn give_up(&mut self, now: Now, player: &Name, id: &Name, search: u64) -> bool {
-        self.quit(now, player, QuitMatch::Match(id.to_string()), QuitAnswer::GivenUp { search })
+        let answer = QuitAnswer::GivenUp { search };
+        self.quit(now, player, id.as_str(), |entry, what| entry.quit(what, answer)) == Some(true)
     }
 
     /// Takes the player out of the match of a room that it leaves. When the registry confirms it,
@@ -85,7 +92,8 @@ impl PlayerTickets {
     /// there is no place for the quit: then no decision follows.
     pub fn leave(&mut self, now: Now, player: &Name, room: &Name, request: u64, member: bool) -> bool {
         let Some(id) = keys::match_of(room.as_str()) else { return false };
-        self.quit(now, player, QuitMatch::Match(id.into()), QuitAnswer::Left { request, member })
+        let answer = QuitAnswer::Left { room: room.clone(), request, member };
+        self.quit(now, player, id, |entry, what| entry.quit(what, answer)) == Some(true)
     }
 
     /// Notes that the player's session is a member of a room, which may be that of its match.
@@ -99,11 +107,11 @@ impl PlayerTickets {
         }
     }
 
-    /// Notes that the player has left a room. If the room was that of its match, the player is in
-    /// no match.
+    /// Notes that the player has left a room without a request: its session has ended, or was
+    /// resumed without the room. If the room was that of its match, the player is in no match.
     pub fn leave_match(&mut self, now: Now, player: &Name, room: &Name) {
         if let Some(id) = keys::match_of(room.as_str()) {
-            self.quit(now, player, QuitMatch::Match(id.into()), QuitAnswer::Nothing);
+            self.quit(now, player, id, Player::quit_unasked);
         }
     }
 
@@ -111,46 +119,67 @@ impl PlayerTickets {
     /// player has no session at any node, it is no longer in the match of the room.
     pub fn expire_match(&mut self, now: Now, player: &Name, room: &Name) {
         self.now = now;
-        let Some(id) = keys::match_of(room.as_str()) else { return };
-        if self.players.contains_key(player) {
-            return;
-        }
-        if let Some(entry) = self.enter(player, 0) {
-            entry.parting = true;
-            entry.quit(QuitMatch::Match(id.into()), QuitAnswer::Nothing);
-            self.put_in_line(player);
-            self.drive();
-        }
+        self.expire(player, room);
+        self.drive();
     }
 
-    fn quit(&mut self, now: Now, player: &Name, what: QuitMatch, answer: QuitAnswer) -> bool {
+    /// Quits the match of a room for a player without a session here, or does so once there is a
+    /// place for the player.
+    pub(super) fn expire(&mut self, player: &Name, room: &Name) {
+        let Some(id) = keys::match_of(room.as_str()) else { return };
+        let entry = match self.players.get_mut(player) {
+            // The session is here again.
+            Some(entry) if !entry.parting => return,
+            Some(entry) => entry,
+            None => match self.enter(player, 0) {
+                Some(entry) => entry,
+                None => return self.rosters.expire(player, room),
+            },
+        };
+        entry.parting = true;
+        entry.view = None;
+        entry.quit_unasked(QuitMatch::Match(id.into()));
+        self.put_in_line(player);
+    }
+
+    /// Quits a match for a player. Returns `None` for a player beyond the maximum, which is not
+    /// known.
+    fn quit<R>(
+        &mut self,
+        now: Now,
+        player: &Name,
+        id: &str,
+        add: impl FnOnce(&mut Player, QuitMatch) -> R,
+    ) -> Option<R> {
         self.now = now;
-        let Some(entry) = self.players.get_mut(player) else { return false };
-        if let (QuitMatch::Match(id), Some(room)) = (&what, &entry.room)
-            && keys::match_of(room.as_str()) == Some(id)
-        {
+        let entry = self.players.get_mut(player)?;
+        if entry.room.as_ref().is_some_and(|room| keys::match_of(room.as_str()) == Some(id)) {
             entry.room = None;
         }
-        let kept = entry.quit(what, answer);
+        let added = add(entry, QuitMatch::Match(id.into()));
         self.put_in_line(player);
         self.drive();
-        kept
+        Some(added)
     }
 }
 
 impl Player {
-    /// Adds a quit. Returns false if the maximum number of quits wait for the registry.
+    /// Adds a quit that can be refused. Returns false if the maximum number of quits wait for the
+    /// registry.
     pub(super) fn quit(&mut self, what: QuitMatch, answer: QuitAnswer) -> bool {
         let quit = Quit { what, answer, hit: false };
         for known in self.quits.iter_mut().filter(|known| known.what == quit.what) {
-            if known.answer == answer {
+            if known.answer == quit.answer {
                 return true;
             }
             // A client that leaves again, over another connection, waits for one answer.
-            if let (QuitAnswer::Left { member: before, .. }, QuitAnswer::Left { request, member }) =
-                (known.answer, answer)
+            if let (
+                QuitAnswer::Left { request, member, .. },
+                QuitAnswer::Left { request: newest, member: is_member, .. },
+            ) = (&mut known.answer, &quit.answer)
             {
-                known.answer = QuitAnswer::Left { request, member: before || member };
+                *request = *newest;
+                *member |= *is_member;
                 return true;
             }
         }
@@ -161,13 +190,42 @@ impl Player {
         has_place
     }
 
+    /// Adds a quit that follows from a new connection, or from the end of the session, without a
+    /// request. If too many quits wait, one that can be spared goes, the oldest first.
+    pub(super) fn quit_unasked(&mut self, what: QuitMatch) {
+        if self.quits.iter().any(|known| known.what == what) {
+            return;
+        }
+        if self.quits.len() >= MOST {
+            let spared = self.quits.iter().position(|quit| self.can_be_spared(quit));
+            let oldest = || self.quits.iter().position(|quit| quit.what != QuitMatch::Joined);
+            spared.or_else(oldest).map(|at| self.quits.remove(at));
+        }
+        self.quits.push(Quit { what, answer: QuitAnswer::Nothing, hit: false });
+    }
+
+    /// Returns true if a quit concerns another match than the last one that this node knows, or if
+    /// the player repeats its request.
+    fn can_be_spared(&self, quit: &Quit) -> bool {
+        match &quit.what {
+            QuitMatch::Match(id) => {
+                let notice = self.view.as_ref().and_then(|view| view.notice.as_ref());
+                let is_noticed = notice.is_some_and(|notice| notice.record.r#match == *id);
+                let is_read = matches!(&self.match_info, MatchInfo::Known(known) if known.r#match == *id);
+                !(quit.hit || is_noticed || is_read)
+            }
+            QuitMatch::Search(_) => quit.answer != QuitAnswer::Nothing,
+            QuitMatch::Joined => false,
+        }
+    }
+
     /// Quits the match whose room the player has joined, after the end of the session.
     pub(super) fn quit_joined(&mut self) {
         let known = self.room.take();
         if let Some(id) = known.as_ref().and_then(|room| keys::match_of(room.as_str())) {
-            self.quit(QuitMatch::Match(id.into()), QuitAnswer::Nothing);
+            self.quit_unasked(QuitMatch::Match(id.into()));
         }
-        self.quit(QuitMatch::Joined, QuitAnswer::Nothing);
+        self.quit_unasked(QuitMatch::Joined);
     }
 
     /// Cancels the search of this number. Returns a message to be sent at once if the search has
@@ -190,7 +248,7 @@ impl Player {
         }
         if is_other {
             let kept = self.quit(QuitMatch::Search(search), QuitAnswer::GivenUp { search });
-            return (!kept).then(|| unavailable(search));
+            return (!kept).then(|| unavailable(search, &Refused::TooManyQuits));
         }
         let ticket = self.view.as_ref().and_then(|view| view.ticket.as_deref());
         let (mode, found) = match &self.wish {
@@ -207,12 +265,14 @@ impl Player {
     }
 
     /// Gives up the match that has answered the search of a `Cancel`, if there is one, when the
-    /// player starts another search instead.
-    pub(super) fn replace_cancel(&mut self) {
-        if let Wish::Cancel { search, .. } = self.wish
-            && self.may_be_in_match()
-        {
-            self.quit(QuitMatch::Search(search), QuitAnswer::Nothing);
+    /// player starts another search instead. Returns false if there is no place for the quit: then
+    /// the search must not start.
+    pub(super) fn replace_cancel(&mut self) -> bool {
+        match self.wish {
+            Wish::Cancel { search, .. } if self.may_be_in_match() => {
+                self.quit(QuitMatch::Search(search), QuitAnswer::Nothing)
+            }
+            _ => true,
         }
     }
 
@@ -221,14 +281,16 @@ impl Player {
         self.view.as_ref().is_none_or(|view| view.notice.is_some())
     }
 
-    /// Notes that the session is a member of the room of a match.
+    /// Notes that the session is a member of the room of a match. In more rooms than are kept, the
+    /// session counts as one that has left none.
     pub(super) fn join(&mut self, room: &Name) {
         self.room = Some(room.clone());
-        if let Some(rooms) = &mut self.returned
-            && rooms.len() < MOST
-            && !rooms.contains(room)
-        {
-            rooms.push(room.clone());
+        if let Some(rooms) = self.returned.as_mut().filter(|rooms| !rooms.contains(room)) {
+            if rooms.len() < MOST {
+                rooms.push(room.clone());
+            } else {
+                self.returned = None;
+            }
         }
     }
 
@@ -291,10 +353,8 @@ impl Player {
         let player = self.name.clone();
         match (quit.answer, quit.what) {
             (QuitAnswer::Nothing, _) => None,
-            (QuitAnswer::Left { request, member }, QuitMatch::Match(id)) => {
-                let was_in = member || quit.hit;
-                let room = Name::new(&keys::room_of(&id)).ok()?;
-                Some(PlayerTicketsDecision::Left { player, room, request, was_in })
+            (QuitAnswer::Left { room, request, member }, _) => {
+                Some(PlayerTicketsDecision::Left { player, room, request, was_in: member || quit.hit })
             }
             (QuitAnswer::GivenUp { search }, QuitMatch::Match(id)) => {
                 let state = TicketState::GivenUp.into();
@@ -304,18 +364,18 @@ impl Player {
                 }
                 Some(PlayerTicketsDecision::Ticket { player, queued })
             }
-            (QuitAnswer::Left { .. } | QuitAnswer::GivenUp { .. }, QuitMatch::Search(search)) => {
+            // No match has answered the search.
+            (QuitAnswer::GivenUp { search }, QuitMatch::Search(_) | QuitMatch::Joined) => {
                 let ended = self.ended.as_ref().filter(|ended| ended.is_of(search));
                 let queued = ended.map_or_else(|| none(search), |ended| ended.queued.clone());
                 Some(PlayerTicketsDecision::Ticket { player, queued })
             }
-            (QuitAnswer::Left { .. } | QuitAnswer::GivenUp { .. }, QuitMatch::Joined) => None,
         }
     }
 }
 
 /// Returns the answer to a `Cancel` that is refused, so that the outcome is unknown.
-fn unavailable(search: u64) -> v1::Queued {
-    let reason = "too much is given up at once".to_string();
+pub(super) fn unavailable(search: u64, refused: &Refused) -> v1::Queued {
+    let reason = refused.to_string();
     v1::Queued { state: TicketState::Unavailable.into(), search, reason, ..v1::Queued::default() }
 }

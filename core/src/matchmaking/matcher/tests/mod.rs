@@ -11,6 +11,7 @@ mod crowd;
 mod largest;
 mod network;
 mod oracle;
+mod quits;
 mod random;
 mod rules;
 mod searches;

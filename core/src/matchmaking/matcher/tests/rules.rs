@@ -123,6 +123,9 @@ fn what_is_not_taken_is_refused_with_a_reason() {
     c.connect("bob", 0);
     c.queue("bob", alone("duel"));
     assert_eq!(c.player("bob").last.reason, "the node has no place for another player");
+    // He may have a ticket nevertheless.
+    c.take_back("bob", 0);
+    assert_eq!(c.player("bob").last.state(), S::Unavailable);
 }
 
 #[test]
