@@ -66,7 +66,7 @@ use skirmish_proto::v1::{self, TicketState};
 use self::places::Rosters;
 use self::player::{LastMessage, Player};
 use self::quit::unavailable;
-use self::request::has_state;
+use self::request::{has_reads, has_state};
 use self::watch::Base;
 use self::wish::Wish;
 use super::record::{Refused, check, seal_party};
@@ -171,10 +171,11 @@ enum Asked {
         serial: u64,
         match_id: Option<String>,
     },
-    /// Reads the match of a room.
+    /// Reads the match of a room, or this number of notices.
     Roster {
         room: Name,
         serial: u64,
+        reads: usize,
     },
 }
 
@@ -356,7 +357,10 @@ impl PlayerTickets {
                 Some(Asked::Player { name, serial, match_id }) => {
                     self.answered(&name, serial, match_id, outcome)
                 }
-                Some(Asked::Roster { room, serial }) => self.roster_answered(&room, serial, outcome),
+                Some(Asked::Roster { room, serial, reads }) => {
+                    let answered = outcome.ok().filter(|response| has_reads(&response.answer, reads));
+                    self.roster_answered(&room, serial, answered);
+                }
             },
             RegistryEvent::Watched(watched) => self.watched(&watched),
             RegistryEvent::Connected { .. } => {}

@@ -18,7 +18,7 @@ use crate::base::time::{Deadline, Instant, Now};
 use crate::matchmaking::keys;
 use crate::matchmaking::record::decode;
 use crate::matchmaking::settings::MatchmakingConfig;
-use crate::registry::{Answer, Change, Failure, KeyValue, Range, RegistryOp, Request, Response, Span, Txn};
+use crate::registry::{Answer, Change, KeyValue, Range, RegistryOp, Request, Response, Span, Txn};
 
 /// Rosters of the rooms that have this node as primary.
 #[derive(Debug, Default)]
@@ -275,19 +275,21 @@ impl PlayerTickets {
             self.asked += 1;
             roster.asked = Some(self.asked);
             let txn = roster.request();
+            let asked = Asked::Roster { room, serial: self.asked, reads: txn.success.len() };
             self.stats.asked += 1;
-            self.calls.send(Request::Txn(txn), Asked::Roster { room, serial: self.asked });
+            self.calls.send(Request::Txn(txn), asked);
         }
     }
 
-    pub(super) fn roster_answered(&mut self, room: &Name, serial: u64, outcome: Result<Response, Failure>) {
+    /// Handles the answer to a read of a roster; `None` if the read failed.
+    pub(super) fn roster_answered(&mut self, room: &Name, serial: u64, answered: Option<Response>) {
         // The node may not be the room's primary any more, or reads the roster again.
         let Some(roster) = self.rosters.by_room.get_mut(room).filter(|roster| roster.asked == Some(serial))
         else {
             return;
         };
         roster.asked = None;
-        let Ok(Response { revision, answer: Answer::Txn { answers, .. } }) = outcome else {
+        let Some(Response { revision, answer: Answer::Txn { answers, .. } }) = answered else {
             roster.failures = roster.failures.saturating_add(1);
             let at = self.now.instant + self.backoff.after(roster.failures, &mut self.rng);
             self.stats.failed += 1;

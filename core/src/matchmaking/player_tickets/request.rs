@@ -63,6 +63,12 @@ pub(super) fn has_state(answers: &[Answer], of_match: bool) -> bool {
     reads == 4 + usize::from(of_match)
 }
 
+/// Returns true if an answer is that to a transaction of this number of reads.
+pub(super) fn has_reads(answer: &Answer, reads: usize) -> bool {
+    let is_range = |answer: &Answer| matches!(answer, Answer::Range { .. });
+    matches!(answer, Answer::Txn { answers, .. } if answers.len() == reads && answers.iter().all(is_range))
+}
+
 /// Returns the message that a search has no ticket.
 pub(super) fn none(search: u64) -> v1::Queued {
     v1::Queued { state: TicketState::None.into(), search, ..v1::Queued::default() }

@@ -69,6 +69,21 @@ fn an_answer_without_the_state_of_a_player_is_none() {
     assert_eq!(tickets.stats().failed, 1);
 }
 
+#[test]
+fn a_room_keeps_places_only_for_players_that_were_read() {
+    let (mut tickets, room) = (PlayerTickets::new(config(), NODE, [3; 32], 1, 1), name("match:1-1"));
+    tickets.host(at(1), &room);
+    let (id, read) = request(tickets.poll_call()).expect("it reads the match");
+    tickets.handle_event(at(1), reply(id, 5, Answer::Txn { succeeded: true, answers: Vec::new() }));
+    assert!(tickets.awaits_places(&room), "nothing is known of the match");
+    tickets.handle_timeout(at(9));
+    let (id, again) = request(tickets.poll_call()).expect("it reads the match again");
+    assert_eq!(again, read);
+    let answers = vec![range(Vec::new())];
+    tickets.handle_event(at(9), reply(id, 6, Answer::Txn { succeeded: true, answers }));
+    assert!(!tickets.awaits_places(&room), "there is no such match");
+}
+
 /// Returns a matcher that was elected and has listed these tickets, with the watch of tickets.
 fn elected(tickets: Vec<KeyValue>) -> (Matcher, WatchId) {
     let mut matcher = Matcher::new(&config(), NODE, [3; 32], 1, 1);
