@@ -60,8 +60,9 @@ impl Registrar {
 
     pub(super) fn handle_watched(&mut self, now: Instant, watched: Watched) {
         let Watched { id, news, revision } = watched;
-        if self.handle_generation_watch(now, id, &news) {
-            return;
+        if self.generation.watches(id) {
+            self.generation.see(revision);
+            return self.handle_generation_watch(now, &news);
         }
         let Self { nodes, sessions, config, rng, .. } = self;
         let topic = if nodes.takes(config, now, id, &news, rng) {

@@ -159,6 +159,11 @@ impl Generation {
         (now < self.confirmed).then_some(self.confirmed)
     }
 
+    /// Returns true if this is the watch of the key.
+    pub(super) fn watches(&self, id: WatchId) -> bool {
+        self.watch == Some(id)
+    }
+
     pub(super) const fn key_changes(&self) -> u64 {
         self.key_changes
     }
@@ -394,11 +399,8 @@ impl Registrar {
         why.is_some()
     }
 
-    /// Handles news of the watch of the key. Returns false if the news belong to another watch.
-    pub(super) fn handle_generation_watch(&mut self, now: Instant, id: WatchId, news: &News) -> bool {
-        if self.generation.watch != Some(id) {
-            return false;
-        }
+    /// Handles news of the watch of the key.
+    pub(super) fn handle_generation_watch(&mut self, now: Instant, news: &News) {
         match news {
             News::Compacted { .. } | News::Canceled => {
                 self.generation.watch = None;
@@ -413,7 +415,6 @@ impl Registrar {
             }
             News::Created | News::Progress => {}
         }
-        true
     }
 
     /// Handles a new connection. The connection may lead to another store, or to a store that has lost its

@@ -1,6 +1,7 @@
 //! Registries that go back, are emptied, or are replaced.
 
 use bytes::Bytes;
+use prost::Message as _;
 
 use super::bench::{Fate, name, session};
 use super::*;
@@ -96,6 +97,22 @@ fn a_registry_that_lost_what_it_had_acknowledged_and_was_written_on_is_noticed()
     }
     bench.pass(4_000, Fate::Done);
     assert_eq!(anew(&mut bench), Some(Anew::Record));
+    recovers(&mut bench, epoch);
+}
+
+/// The change that the registry lost was the last thing that the node heard of it.
+#[test]
+fn a_registry_that_lost_a_change_of_the_key_that_was_only_watched_is_noticed() {
+    let (mut bench, _, epoch) = holding();
+    let copy = bench.registry.snapshot();
+    let known = bench.get(KEY).unwrap();
+    let record = v1::GenerationRecord::decode(known.value).unwrap();
+    let raised = v1::GenerationRecord { base: record.base + 1, ..record };
+    bench.put(KEY, raised.encode_to_vec().into());
+    bench.news();
+    bench.registry.restore(bench.now.instant, Some(copy));
+    bench.pass(4_000, Fate::Done);
+    assert!(matches!(anew(&mut bench), Some(Anew::Revision { .. })));
     recovers(&mut bench, epoch);
 }
 
