@@ -50,6 +50,17 @@ pub struct HuntTally {
     pub coverage: Coverage,
 }
 
+/// Outcome of one seed, as far as a hunt is concerned.
+#[derive(Clone, Debug)]
+pub struct SeedOutcome {
+    /// Microseconds that passed in the run.
+    pub micros: u64,
+    /// Time of the first breach, in microseconds, and the breach.
+    pub violation: Option<(u64, Violation)>,
+    /// Marks of the run.
+    pub coverage: Coverage,
+}
+
 /// A seed that is being run. If the run panics, as a machine does at a broken invariant, the seed
 /// is printed.
 struct RunningSeed {
@@ -64,10 +75,23 @@ impl Drop for RunningSeed {
     }
 }
 
-/// Runs seeds until all are run, one has failed, or `go_on` returns false. `progress` is called
-/// after each seed.
-pub fn hunt(
+/// Runs seeds of the machine world until all are run, one has failed, or `go_on` returns false.
+/// `progress` is called after each seed.
+pub fn hunt(plan: &HuntPlan, go_on: impl Fn() -> bool + Sync, progress: impl FnMut(&HuntTally)) -> HuntTally {
+    hunt_with(plan, |seed| run_seed(seed, plan.plant), go_on, progress)
+}
+
+/// Runs a seed of the machine world.
+#[must_use]
+pub fn run_seed(seed: u64, plant: Option<Plant>) -> SeedOutcome {
+    let outcome = run(&draw(seed), RunOptions { plant, traced: false });
+    SeedOutcome { micros: outcome.micros, violation: outcome.violation, coverage: outcome.coverage }
+}
+
+/// Runs seeds with a function for one seed, like [`hunt`].
+pub fn hunt_with(
     plan: &HuntPlan,
+    run_one: impl Fn(u64) -> SeedOutcome + Sync,
     go_on: impl Fn() -> bool + Sync,
     mut progress: impl FnMut(&HuntTally),
 ) -> HuntTally {
@@ -77,7 +101,7 @@ pub fn hunt(
     thread::scope(|scope| {
         for _ in 0..plan.jobs.max(1) {
             let results = results.clone();
-            let (next, stop, go_on) = (&next, &stop, &go_on);
+            let (next, stop, go_on, run_one) = (&next, &stop, &go_on, &run_one);
             scope.spawn(move || {
                 while !stop.load(Ordering::Relaxed) && go_on() {
                     let index = next.fetch_add(1, Ordering::Relaxed);
@@ -86,7 +110,7 @@ pub fn hunt(
                     }
                     let seed = plan.first.wrapping_add(index);
                     let _running = RunningSeed { seed };
-                    let outcome = run(&draw(seed), RunOptions { plant: plan.plant, traced: false });
+                    let outcome = run_one(seed);
                     if outcome.violation.is_some() && !plan.keep_going {
                         stop.store(true, Ordering::Relaxed);
                     }

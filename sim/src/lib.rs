@@ -3,7 +3,8 @@
 //!
 //! [`draw`] makes a [`scenario`] from a seed. [`world`] runs the scenario and reports observations
 //! to the [`oracle`]s. [`shrink`] leaves out the steps that a failure does not need. [`report`] and
-//! [`picture`] show the failure. [`hunt`] repeats this for many seeds.
+//! [`picture`] show the failure. [`hunt`] repeats this for many seeds. [`tree`] is a smaller simulation,
+//! of the broadcast tree alone.
 
 pub mod clock;
 pub mod coverage;
@@ -23,6 +24,7 @@ pub mod scenario;
 #[cfg(all(feature = "shell", madsim))]
 pub mod shell;
 pub mod shrink;
+pub mod tree;
 pub mod world;
 
 #[cfg(all(feature = "shell", not(madsim)))]

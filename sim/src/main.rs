@@ -3,6 +3,7 @@
 #[cfg_attr(not(all(feature = "shell", madsim)), path = "shell_absent.rs")]
 mod shell_world;
 mod terminal;
+mod tree_command;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,13 +12,14 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use skirmish_core::plant::Plant;
 use skirmish_sim::draw::draw;
-use skirmish_sim::hunt::{FailedSeed, HuntPlan, hunt};
-use skirmish_sim::plants;
+use skirmish_sim::hunt::{FailedSeed, HuntPlan, hunt, hunt_with, run_seed};
+use skirmish_sim::plants::{self, Simulation, simulation};
 use skirmish_sim::report::{FailureReport, plant_name, plant_of};
 use skirmish_sim::scenario::Scenario;
 use skirmish_sim::world::{RunOptions, RunOutcome, run};
 use skirmish_sim::{outln, picture, print, shrink};
 use terminal::{ProgressLine, Stopwatch, bold, green, red};
+use tree_command::{TreeArgs, hunt_trees};
 
 /// Simulates Skirmish: draws a scenario from a seed, runs the real machines through its
 /// faults, and checks every guarantee.
@@ -37,7 +39,8 @@ const EXAMPLES: &str = "Examples:
   cargo sim hunt --minutes 10 --from $(git rev-parse HEAD)
   cargo sim replay 4711 --trace                    see what happens in a seed, line by line
   cargo sim replay --schedule failure.scenario --html failure.html
-  cargo sim plants                                 see that every planted bug is caught";
+  cargo sim plants                                 see that every planted bug is caught
+  cargo sim tree --fan-out 4                       simulate the broadcast tree alone";
 
 #[derive(Subcommand)]
 enum SimCommand {
@@ -64,6 +67,13 @@ enum SimCommand {
         #[arg(long, value_name = "N")]
         jobs: Option<usize>,
     },
+    /// Simulates the broadcast tree of a room alone: runs seeds, then measures trees.
+    ///
+    /// Nodes join, leave and die, and latencies and weights change, while the room's primary
+    /// broadcasts entries. The table shows the fan-outs 2, 4 and 8 with 10, 100 and 1000 nodes.
+    ///
+    /// Exit code 0: no guarantee is broken; 1: one is.
+    Tree(TreeArgs),
     /// Prints the scenario of a seed, in the form that `replay --schedule` reads.
     Show {
         /// The seed: a number, or a commit hash.
@@ -147,6 +157,7 @@ fn main() -> ExitCode {
             let all = catch(plants, seeds, jobs);
             shell_world::catch(plants, jobs).map(|others| all && others)
         }
+        SimCommand::Tree(args) => Ok(hunt_trees(&args)),
         SimCommand::Show { seed } => {
             print::text(format_args!("{}", draw(seed)));
             Ok(true)
@@ -175,7 +186,18 @@ fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
+/// Refuses a planted bug that no world has.
+fn check_plant(plant: Option<Plant>) -> Result<(), String> {
+    match plant {
+        Some(plant) if simulation(plant) == Simulation::Tree => {
+            Err(format!("this bug is in the broadcast tree: cargo sim tree --plant {}", plant_name(plant)))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn hunt_seeds(args: &HuntArgs) -> Result<bool, String> {
+    check_plant(args.plant)?;
     if args.world == WorldKind::Shell {
         return shell_world::hunt_seeds(args);
     }
@@ -250,6 +272,7 @@ fn write(path: &Path, text: &str) -> Result<(), String> {
 }
 
 fn replay(args: &ReplayArgs) -> Result<bool, String> {
+    check_plant(args.plant)?;
     if args.world == WorldKind::Shell {
         return shell_world::replay(args);
     }
@@ -316,15 +339,23 @@ fn catch(plants: &[Plant], seeds: u64, jobs: usize) -> bool {
 fn first_caught(plant: Plant, seeds: u64, jobs: usize) -> Option<FailedSeed> {
     let (mut first, mut others) = (0, 0);
     let mut progress = ProgressLine::new();
+    let run_one = match simulation(plant) {
+        Simulation::World => run_seed,
+        Simulation::Tree => tree_command::run_seed,
+    };
     while first < seeds {
         let plan = HuntPlan { first, seeds: seeds - first, jobs, keep_going: false, plant: Some(plant) };
-        let tally =
-            hunt(&plan, || true, |tally| progress.show(|| hunted(plant, first + tally.seeds, others)));
+        let tally = hunt_with(
+            &plan,
+            |seed| run_one(seed, Some(plant)),
+            || true,
+            |tally| progress.show(|| hunted(plant, first + tally.seeds, others)),
+        );
         progress.clear();
         let failure = tally.failures.into_iter().next()?;
         if !plants::broken_by(plant).contains(&failure.violation.guarantee) {
             others += 1;
-        } else if run(&draw(failure.seed), RunOptions::default()).violation.is_none() {
+        } else if run_one(failure.seed, None).violation.is_none() {
             return Some(failure);
         }
         first = failure.seed + 1;

@@ -13,7 +13,7 @@ pub const fn broken_by(plant: Plant) -> &'static [Guarantee] {
         Plant::AcknowledgedUnlogged => &[Guarantee::Kept],
         Plant::DuplicateApplied => &[Guarantee::Once],
         Plant::ResentBackwards => &[Guarantee::Fifo],
-        Plant::GapUnannounced | Plant::ResumeOffByOne => &[Guarantee::Gaps],
+        Plant::GapUnannounced | Plant::ResumeOffByOne | Plant::GapUnpulled => &[Guarantee::Gaps],
         Plant::LeaseAssumed | Plant::ClaimUncompared | Plant::EpochUncompared | Plant::GenerationIgnored => {
             &[Guarantee::Primary]
         }
@@ -43,9 +43,29 @@ pub const fn broken_by(plant: Plant) -> &'static [Guarantee] {
         | Plant::SearchForgotten
         | Plant::NoShowKept
         | Plant::RefusalIgnored
-        | Plant::BacklogPunished => &[Guarantee::Liveness],
+        | Plant::BacklogPunished
+        | Plant::OrphanKept
+        | Plant::CycleAllowed => &[Guarantee::Liveness],
         Plant::ClockUncompared => &[Guarantee::Clocks],
         Plant::JoinRaceTold => &[Guarantee::Joins],
+    }
+}
+
+/// Simulation whose seeds find a planted bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Simulation {
+    /// The machine world.
+    World,
+    /// The broadcast tree.
+    Tree,
+}
+
+/// Returns the simulation that has the code of a planted bug.
+#[must_use]
+pub const fn simulation(plant: Plant) -> Simulation {
+    match plant {
+        Plant::GapUnpulled | Plant::OrphanKept | Plant::CycleAllowed => Simulation::Tree,
+        _ => Simulation::World,
     }
 }
 

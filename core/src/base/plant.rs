@@ -93,11 +93,18 @@ pub enum Plant {
     RefusalIgnored,
     /// A node does not compare its wall clock with the clocks of other nodes (G12).
     ClockUncompared,
+    /// A node whose parent in the broadcast tree has died continues after the newest entry of its
+    /// spare (G5).
+    GapUnpulled,
+    /// The children of a dead node of the broadcast tree get no other parent (L1).
+    OrphanKept,
+    /// A node is moved below a node of the broadcast tree that it may feed itself (L1).
+    CycleAllowed,
 }
 
 impl Plant {
     /// All bugs.
-    pub const ALL: [Self; 43] = [
+    pub const ALL: [Self; 46] = [
         Self::DuplicateApplied,
         Self::AcknowledgedUnlogged,
         Self::OldConnectionWrites,
@@ -141,6 +148,9 @@ impl Plant {
         Self::JoinUnmarked,
         Self::RefusalIgnored,
         Self::ClockUncompared,
+        Self::GapUnpulled,
+        Self::OrphanKept,
+        Self::CycleAllowed,
     ];
 }
 

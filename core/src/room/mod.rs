@@ -13,6 +13,7 @@
 //! ```
 //!
 //! The primary of the room appends and decides the commit; a lone primary commits at once.
+//! A [broadcast tree](tree) plans the ways of the entries through many nodes.
 //!
 //! The window of the log never loses an entry that was not released: a message that would push such
 //! an entry out is refused.
@@ -26,6 +27,7 @@ mod pending;
 mod recently_left;
 #[cfg(test)]
 mod tests;
+pub mod tree;
 mod turn;
 
 use alloc::boxed::Box;

@@ -98,7 +98,7 @@ pub fn generator(seed: u64, purpose: &str) -> Rng {
     Rng::new(bytes)
 }
 
-fn pick<T: Copy>(rng: &mut Rng, from: &[T]) -> T {
+pub(crate) fn pick<T: Copy>(rng: &mut Rng, from: &[T]) -> T {
     let last = from.len() as u64 - 1;
     from[usize::try_from(rng.range(0..=last)).unwrap_or(0)]
 }
