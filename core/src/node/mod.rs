@@ -220,7 +220,10 @@ impl Node {
             fenced: of_rooms.fenced,
             refused_epochs: of_rooms.refused_epochs,
             joins_retried: of_rooms.joins_retried,
-            bugs: self.bugs.count() + self.player_tickets.bugs_found() + self.matcher.bugs_found(),
+            bugs: self.bugs.count()
+                + self.registrar.bugs_found()
+                + self.player_tickets.bugs_found()
+                + self.matcher.bugs_found(),
             ..*own
         }
     }
@@ -432,10 +435,11 @@ impl Node {
     /// Returns the next task for the driver.
     #[must_use]
     pub fn poll_output(&mut self) -> Option<Output> {
-        let Self { outputs, bugs, player_tickets, matcher, .. } = self;
+        let Self { outputs, bugs, registrar, player_tickets, matcher, .. } = self;
         let event = |Bug { what, place }| Output::Event(Event::Bug { what, place });
-        let of_matches = || player_tickets.poll_bug().or_else(|| matcher.poll_bug());
-        outputs.pop_front().or_else(|| bugs.poll().or_else(of_matches).map(event))
+        let of_machines =
+            || registrar.poll_bug().or_else(|| player_tickets.poll_bug()).or_else(|| matcher.poll_bug());
+        outputs.pop_front().or_else(|| bugs.poll().or_else(of_machines).map(event))
     }
 
     /// Returns the next frame for a connection. The driver should ask only while the socket accepts

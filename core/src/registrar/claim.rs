@@ -14,7 +14,7 @@ use super::generation::{KnownKey, guard};
 use super::keys::{self, Owner, RoomState, Subject};
 use crate::base::id::{NodeId, SessionId};
 use crate::registry::{
-    Answer, Compare, Delete, KeyValue, LeaseId, Put, Range, RegistryOp, Request, Response, Span, Txn,
+    Answer, Compare, Delete, KeyValue, LeaseId, Put, Range, RegistryOp, Response, Span, Txn,
 };
 
 /// State of a record that a node wants to reach.
@@ -79,7 +79,9 @@ impl Attempt {
         let session = match goal {
             Goal::TakeSession { fresh, .. } => fresh,
             Goal::KeepSession { session, .. } => session,
-            _ => SessionId([0; 16]),
+            Goal::TakeRoom | Goal::CheckRoom { .. } | Goal::WriteRoom { .. } | Goal::Drop => {
+                SessionId([0; 16])
+            }
         };
         Self { goal, seen: 0, session, epoch: 0, dead: None, previous: None }
     }
@@ -88,7 +90,9 @@ impl Attempt {
     pub(super) fn held(goal: Goal, me: NodeId, session: SessionId, modified: u64) -> Self {
         let mut attempt = Self { seen: modified, ..Self::new(goal) };
         match goal {
-            Goal::TakeSession { .. } => attempt.choose_session(Some(me), Some(session)),
+            Goal::TakeSession { named, fresh } => {
+                attempt.choose_session(named, fresh, Some(me), Some(session));
+            }
             Goal::KeepSession { epoch, .. } | Goal::WriteRoom { epoch, .. } => attempt.epoch = epoch,
             Goal::TakeRoom | Goal::CheckRoom { .. } | Goal::Drop => {}
         }
@@ -100,15 +104,8 @@ impl Attempt {
         self.session
     }
 
-    /// Replaces the state that a write of a room's record contains.
-    pub(super) fn set_state(&mut self, new: RoomState) {
-        if let Goal::WriteRoom { state, .. } = &mut self.goal {
-            *state = new;
-        }
-    }
-
     /// Returns the transaction to send.
-    pub(super) fn request(&self, subject: &Subject, asker: Asker) -> Request {
+    pub(super) fn request(&self, subject: &Subject, asker: Asker) -> Txn {
         let key = subject.key();
         let get = |key: Bytes| RegistryOp::Range(Range::of(Span::one(key)));
         let put = |value| vec![RegistryOp::Put(Put::new(key.clone(), value, Some(asker.lease)))];
@@ -133,7 +130,7 @@ impl Attempt {
             Goal::Drop if self.seen == 0 => Vec::new(),
             Goal::Drop => vec![RegistryOp::Delete(Delete::of(Span::one(key.clone())))],
         };
-        Request::Txn(Txn { compares, success, failure })
+        Txn { compares, success, failure }
     }
 
     /// Returns the meaning of the answer to the last request. Counts unreadable records in `garbage`.
@@ -223,8 +220,9 @@ impl Attempt {
         }
         let others = owner.filter(|owner| owner.node != asker.node);
         match (self.goal, ours, others) {
-            (Goal::TakeSession { .. }, ..) => {
-                self.choose_session(owner.map(|owner| owner.node), owner.and_then(|owner| owner.session));
+            (Goal::TakeSession { named, fresh }, ..) => {
+                let session = owner.and_then(|owner| owner.session);
+                self.choose_session(named, fresh, owner.map(|owner| owner.node), session);
                 ClaimAnswer::Again
             }
             (Goal::KeepSession { session, epoch }, Some(owner), _) => {
@@ -277,11 +275,15 @@ impl Attempt {
     }
 
     /// Selects the session to write: the present one if the claim names it, otherwise a fresh one.
-    fn choose_session(&mut self, owner: Option<NodeId>, session: Option<SessionId>) {
-        if let Goal::TakeSession { named, fresh } = self.goal {
-            self.session = session.filter(|session| named == Some(*session)).unwrap_or(fresh);
-            self.previous = owner;
-        }
+    fn choose_session(
+        &mut self,
+        named: Option<SessionId>,
+        fresh: SessionId,
+        owner: Option<NodeId>,
+        present: Option<SessionId>,
+    ) {
+        self.session = present.filter(|session| named == Some(*session)).unwrap_or(fresh);
+        self.previous = owner;
     }
 
     /// Returns true if the session to write is the one that the claim named.

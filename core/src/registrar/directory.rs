@@ -26,9 +26,9 @@ struct KnownNode {
 }
 
 /// Change of the set of nodes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum NodeChange {
-    Up(NodeId),
+    Up(NodeId, v1::NodeRecord),
     Down(NodeId),
 }
 
@@ -54,8 +54,7 @@ impl Directory {
     /// Handles a page. Counts unreadable keys and records in `garbage`.
     pub(super) fn handle_page(&mut self, page: &Page, garbage: &mut u64) -> Vec<NodeChange> {
         let gone = |(id, known): (&NodeId, &KnownNode)| {
-            let key = keys::node_key(*id);
-            (page.covers(&key) && !page.has(&key) && known.modified <= page.revision).then_some(*id)
+            (page.lacks(&keys::node_key(*id)) && known.modified <= page.revision).then_some(*id)
         };
         let gone: Vec<NodeId> = self.nodes.iter().filter_map(gone).collect();
         let mut changes = Vec::new();
@@ -67,7 +66,8 @@ impl Directory {
         changes
     }
 
-    /// Handles a change. Counts unreadable keys and records in `garbage`.
+    /// Handles a change. Counts unreadable keys and records in `garbage`. The deletion of an unknown key, or of
+    /// a record that was written again since, changes nothing.
     pub(super) fn handle_change(&mut self, change: &Change, garbage: &mut u64) -> Option<NodeChange> {
         match change {
             Change::Put { kv, .. } => self.put(kv, garbage),
@@ -99,8 +99,9 @@ impl Directory {
                 None
             }
             None => {
-                self.nodes.insert(id, KnownNode { created: kv.created, modified: kv.modified, record });
-                Some(NodeChange::Up(id))
+                let (created, modified) = (kv.created, kv.modified);
+                self.nodes.insert(id, KnownNode { created, modified, record: record.clone() });
+                Some(NodeChange::Up(id, record))
             }
         }
     }

@@ -39,12 +39,12 @@ impl Registrar {
     }
 
     pub(super) fn handle_page(&mut self, now: Instant, topic: Topic, outcome: Result<Response, Failure>) {
-        let Self { nodes, sessions, config, rng, .. } = self;
+        let Self { nodes, sessions, config, rng, bugs, .. } = self;
         let directory = match topic {
             Topic::Nodes => nodes,
             Topic::Sessions => sessions,
         };
-        let Some((page, watch)) = directory.handle_outcome(config, now, outcome, rng) else { return };
+        let Some((page, watch)) = directory.handle_outcome(config, now, outcome, rng, bugs) else { return };
         if let Some(mut watch) = watch {
             if self.planted.is(Plant::WatchFromNow) {
                 watch.start = 0;
@@ -70,9 +70,11 @@ impl Registrar {
         } else if sessions.takes(config, now, id, &news, rng) {
             Topic::Sessions
         } else {
+            // News of a watch that was ended meanwhile.
             return;
         };
         self.generation.see(revision);
+        // The directory has handled the end of the watch, and its start and its progress need no action.
         let News::Changes(changes) = news else { return };
         for change in &changes {
             match topic {
@@ -86,8 +88,7 @@ impl Registrar {
         for change in self.directory.handle_page(page, &mut self.stats.garbage) {
             self.report_node(change);
         }
-        let key = keys::node_key(self.me);
-        if page.covers(&key) && !page.has(&key) {
+        if page.lacks(&keys::node_key(self.me)) {
             self.handle_own_deletion(now, page.revision);
         }
         self.review_deployment(now);
@@ -113,21 +114,21 @@ impl Registrar {
     }
 
     fn report_node(&mut self, change: NodeChange) {
-        let decision = match change {
-            NodeChange::Up(id) | NodeChange::Down(id) if id == self.me => return,
-            NodeChange::Up(id) => match self.directory.get(id) {
-                Some(record) => Decision::NodeUp { id, record: record.clone() },
-                None => return,
-            },
-            NodeChange::Down(id) => Decision::NodeDown { id },
+        let (id, decision) = match change {
+            NodeChange::Up(id, record) => (id, Decision::NodeUp { id, record }),
+            NodeChange::Down(id) => (id, Decision::NodeDown { id }),
         };
-        self.decisions.push_back(decision);
+        if id != self.me {
+            self.decisions.push_back(decision);
+        }
     }
 
     fn handle_sessions(&mut self, now: Instant, page: &Page) {
-        let gone = self
-            .sessions_held(|key, held| page.covers(key) && !page.has(key) && held.modified <= page.revision);
-        for subject in gone {
+        let gone = self.held(|subject, held| {
+            let is_session = matches!(subject, Subject::Session(_));
+            is_session && held.modified <= page.revision && page.lacks(&subject.key())
+        });
+        for (subject, _) in gone {
             self.handle_record(now, &subject, page.revision, None);
         }
         for kv in &page.kvs {
@@ -170,6 +171,7 @@ impl Registrar {
         if entry.report.is_none_or(|report| report.revision < revision) {
             entry.report = Some(RecordReport { revision, owner });
         }
+        // A record that this node does not own, or has written since, needs no action.
         let Some(held) = entry.held.filter(|held| held.modified < revision) else { return };
         let idle = entry.work.is_none();
         match owner {
@@ -178,36 +180,34 @@ impl Registrar {
             _ if !idle => {}
             // An own record with another session comes from a late request of a claim that was undone.
             Some(owner) if owner.session == Some(held.session) && owner.epoch == held.epoch => {}
-            _ => {
-                self.table.set_doubtful(subject, true);
-                self.advance(now, subject);
-            }
+            _ => self.doubt(now, subject),
         }
     }
 
     /// Gives up a session or room that another node owns now. An epoch that is not above the held one shows a
     /// store that went back: then the generation's key is read, which decides about everything.
     pub(super) fn lose(&mut self, now: Instant, subject: &Subject, epoch: u64) {
-        let held = self.table.entries.get(subject).and_then(|entry| entry.held);
-        if held.is_some_and(|held| epoch <= held.epoch) {
-            return self.generation.plan_read(now);
-        }
-        if self.table.let_go(subject).is_some() {
-            self.say_lost(subject, epoch);
-            self.abandon_work(now, subject);
+        let Some((entry, _)) = self.table.entry(&mut self.bugs, subject) else { return };
+        if entry.held.is_some_and(|held| epoch <= held.epoch) {
+            self.generation.plan_read(now);
+            self.advance(now, subject);
+        } else {
+            self.give_up(now, subject, epoch);
         }
     }
 
     /// Deletes an own record of a session or room not held here. Such a record comes from a request that the
-    /// registry executed late.
+    /// registry executed late. With a full table the record stays until another node claims the session or
+    /// asks for the room, or until the lease ends.
     pub(super) fn sweep(&mut self, now: Instant, subject: &Subject, attempt: Attempt) {
         let is_known = self.table.entries.contains_key(subject);
         if !self.running || !is_known && self.table.entries.len() >= self.config.keys {
             return;
         }
         self.stats.swept += 1;
-        self.table.set_phase(subject, ServicePhase::Idle);
-        self.table.entries.entry(subject.clone()).or_default().work = Some(ClaimAttempt::new(attempt, None));
+        let entry = self.table.entries.entry(subject.clone()).or_default();
+        self.table.index.set_phase(subject, entry, ServicePhase::Idle);
+        entry.work = Some(ClaimAttempt::new(attempt, None));
         self.advance(now, subject);
     }
 }

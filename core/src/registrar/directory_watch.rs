@@ -4,6 +4,7 @@
 use bytes::Bytes;
 
 use super::RegistrarConfig;
+use crate::base::bug::Bugs;
 use crate::base::rng::Rng;
 use crate::base::time::Instant;
 use crate::registry::{
@@ -44,12 +45,10 @@ pub(super) struct Page {
 }
 
 impl Page {
-    pub(super) fn covers(&self, key: &[u8]) -> bool {
-        Span { key: self.from.clone(), end: self.end.clone() }.contains(key)
-    }
-
-    pub(super) fn has(&self, key: &[u8]) -> bool {
-        self.kvs.binary_search_by(|kv| kv.key.as_ref().cmp(key)).is_ok()
+    /// Returns true if the page shows that a key did not exist.
+    pub(super) fn lacks(&self, key: &[u8]) -> bool {
+        let is_covered = Span { key: self.from.clone(), end: self.end.clone() }.contains(key);
+        is_covered && self.kvs.binary_search_by(|kv| kv.key.as_ref().cmp(key)).is_err()
     }
 }
 
@@ -91,18 +90,20 @@ impl DirectoryWatch {
     }
 
     /// Handles the answer to a read. Returns the page, and after the last page the watch to start. The caller
-    /// reports the started watch to [`Self::handle_watching`].
+    /// reports the started watch to [`Self::handle_watching`]. Returns `None` if the read has to be repeated.
     pub(super) fn handle_outcome(
         &mut self,
         config: &RegistrarConfig,
         now: Instant,
         outcome: Result<Response, Failure>,
         rng: &mut Rng,
+        bugs: &mut Bugs,
     ) -> Option<(Page, Option<Watch>)> {
-        let DirectoryWatchState::Reading { from, revision, at, asked } = &mut self.state else { return None };
-        if !core::mem::take(asked) {
+        let DirectoryWatchState::Reading { from, revision, at, asked: asked @ true } = &mut self.state else {
+            bugs.found("a page of a directory was read that is not being read");
             return None;
-        }
+        };
+        *asked = false;
         match outcome {
             Ok(Response { revision: newest, answer: Answer::Range { kvs, more, .. } }) => {
                 self.failures = 0;

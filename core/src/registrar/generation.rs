@@ -117,8 +117,8 @@ enum KeyAction {
     Read,
     /// Writes the first life of an empty store, or the next life.
     Begin,
-    /// Raises the base, or opens the life.
-    Raise,
+    /// Raises the base, or opens the life, which has this number.
+    Raise(u64),
 }
 
 impl Generation {
@@ -203,9 +203,9 @@ impl Generation {
             None => KeyAction::Begin,
             Some(_) if self.absent || self.returned => KeyAction::Begin,
             Some(known) if known.closed && self.closed_until.is_some_and(|until| until <= now) => {
-                KeyAction::Raise
+                KeyAction::Raise(known.life)
             }
-            Some(known) if self.raise && !known.closed => KeyAction::Raise,
+            Some(known) if self.raise && !known.closed => KeyAction::Raise(known.life),
             Some(_) => KeyAction::Read,
         }
     }
@@ -217,7 +217,6 @@ impl Generation {
         self.asked = true;
         let read = || RegistryOp::Range(Range::of(Span::one(keys::GENERATION)));
         let own = || RegistryOp::Range(Range::of(Span::one(keys::node_key(me))));
-        let step = self.step(now);
         let compare = match self.known {
             Some(known) if !self.absent => Compare::unchanged(keys::GENERATION, known.modified),
             _ => Compare::absent(keys::GENERATION),
@@ -227,10 +226,10 @@ impl Generation {
             let record = v1::GenerationRecord { life, base: raised, closed };
             RegistryOp::Put(Put::new(keys::GENERATION, record.encode_to_vec(), None))
         };
-        let (compares, mut success) = match (step, self.known) {
-            (KeyAction::Read, _) => (vec![], vec![]),
-            (KeyAction::Raise, Some(known)) => (vec![compare], vec![put(known.life, false)]),
-            (KeyAction::Begin | KeyAction::Raise, _) => {
+        let (compares, mut success) = match self.step(now) {
+            KeyAction::Read => (vec![], vec![]),
+            KeyAction::Raise(life) => (vec![compare], vec![put(life, false)]),
+            KeyAction::Begin => {
                 let mut ops: Vec<RegistryOp> =
                     keys::everything().map(|span| RegistryOp::Delete(Delete::of(span))).collect();
                 // A node without a life of its own knows of no nodes to wait for, so the life that it writes
@@ -370,7 +369,7 @@ impl Registrar {
         if written {
             (self.generation.raise, self.generation.returned) = (false, false);
         }
-        if self.generation.joined().is_some() {
+        if let Some(known) = self.generation.joined() {
             let relied_on =
                 self.config.node_ttl * (100 - u32::from(self.config.margin_percent.min(99))) / 100;
             self.generation.confirmed = self.generation.confirmed.max(sent + relied_on);
@@ -378,16 +377,12 @@ impl Registrar {
             if is_older && !self.generation.is_blind() {
                 return self.begin_anew(now, Anew::Record);
             }
-            self.watch_generation();
+            let Self { generation, calls, .. } = self;
+            let watch = || calls.watch(Watch::of(Span::one(keys::GENERATION), known.modified + 1));
+            generation.watch.get_or_insert_with(watch);
         }
         self.generation.rest(&self.config, sent, now, &mut self.rng);
         self.unpark(now);
-    }
-
-    fn watch_generation(&mut self) {
-        let Some(known) = self.generation.known.filter(|_| self.generation.watch.is_none()) else { return };
-        let watch = Watch::of(Span::one(keys::GENERATION), known.modified + 1);
-        self.generation.watch = Some(self.calls.watch(watch));
     }
 
     /// Handles the key as found by a transaction that compares it. Returns true if everything begins anew.

@@ -271,7 +271,7 @@ impl LeaseMachine {
         outcome: Result<&Response, Failure>,
         rng: &mut Rng,
     ) {
-        if self.asked != Some(tag) {
+        if !self.awaits(tag) {
             return;
         }
         self.asked = None;

@@ -78,16 +78,18 @@ use self::directory_watch::DirectoryWatch;
 use self::generation::Generation;
 use self::keys::{RoomState, Subject};
 use self::lease_machine::LeaseMachine;
-use self::pending::{Pending, Purpose};
+use self::pending::Pending;
 use self::presence::Presence;
+use self::serve::ClaimOutcome;
 use self::table::{Claim, Table, Task};
 use self::witness::Witness;
 use self::write_check::WriteCheck;
+use crate::base::bug::{Bug, Bugs};
 use crate::base::id::{Name, NodeId, SessionId};
 use crate::base::plant::{Plant, Planted};
 use crate::base::rng::{Rng, Seed};
 use crate::base::time::{Deadline, Instant, Now, Wall};
-use crate::registry::{Calls, Failure, LeaseId, RegistryCommand, RegistryEvent, Response};
+use crate::registry::{Calls, Failure, LeaseId, RegistryCommand, RegistryEvent};
 
 /// The state machine. Its driver follows the contract in the crate's documentation; [`Self::poll_call`] and
 /// [`Self::poll_decision`] are the outputs.
@@ -119,6 +121,7 @@ pub struct Registrar {
     again_at: Instant,
     next_claim: u64,
     stats: RegistrarStats,
+    bugs: Bugs,
     planted: Planted,
 }
 
@@ -158,6 +161,7 @@ impl Registrar {
             again_at: Instant::ZERO,
             next_claim: 0,
             stats: RegistrarStats::default(),
+            bugs: Bugs::new(),
             planted: Planted::default(),
         }
     }
@@ -166,6 +170,7 @@ impl Registrar {
     #[cfg(feature = "plant")]
     pub(crate) fn plant(&mut self, planted: Planted) {
         self.planted = planted;
+        self.bugs.plant(planted);
         self.generation.plant(planted);
     }
 
@@ -237,15 +242,27 @@ impl Registrar {
     #[must_use]
     pub fn stats(&self) -> RegistrarStats {
         RegistrarStats {
-            sessions: self.table.sessions,
-            rooms: self.table.rooms,
+            sessions: self.table.index.sessions,
+            rooms: self.table.index.rooms,
             claims: self.table.claims.len(),
             in_flight: self.table.in_flight,
             background: self.table.background,
-            doubtful: self.table.doubtful(),
+            doubtful: self.table.index.doubtful(),
             leases_lost: self.node_lease.lost + self.room_lease.lost,
             ..self.stats
         }
+    }
+
+    /// Returns how often an invariant was found broken.
+    pub(crate) const fn bugs_found(&self) -> u64 {
+        self.bugs.count()
+    }
+
+    /// Records a broken invariant, as in production.
+    #[cfg(test)]
+    pub(crate) fn find_bug(&mut self, what: &'static str) {
+        self.bugs = Bugs::lenient();
+        self.bugs.found(what);
     }
 
     /// Checks every bound (G11). Visits every entry, so the check is for simulation and debugging only.
@@ -300,7 +317,7 @@ impl Registrar {
         self.reserve_claim(&subject)?;
         let claim =
             Claim { serial: self.next_claim, until: now + self.config.claim_timeout, token, named, fresh };
-        self.claim(now, &subject, claim);
+        self.claim(now, subject, claim);
         Ok(())
     }
 
@@ -324,7 +341,7 @@ impl Registrar {
         let none = SessionId([0; 16]);
         let until = now + self.config.claim_timeout;
         let claim = Claim { serial: self.next_claim, until, token: 0, named: None, fresh: none };
-        self.claim(now, &subject, claim);
+        self.claim(now, subject, claim);
         Ok(())
     }
 
@@ -352,6 +369,7 @@ impl Registrar {
     pub fn update_room(&mut self, now: Now, room: &Name, players: u32, turn: u32, countdown_ms: u64) {
         let now = self.observe(now);
         let subject = Subject::Room(room.clone());
+        // The node may not have heard yet that the room is lost.
         if let Some(entry) = self.table.entries.get_mut(&subject)
             && entry.held.is_some()
         {
@@ -400,6 +418,7 @@ impl Registrar {
         let now = self.observe(now);
         match event {
             RegistryEvent::Reply { id, outcome } => {
+                // The answer to a request that was given up is ignored.
                 if let Some(pending) = self.calls.take(id) {
                     self.handle_outcome(now, pending, outcome);
                 }
@@ -410,23 +429,17 @@ impl Registrar {
         self.finish(now);
     }
 
-    /// Time at which the oldest request counts as lost.
-    fn lost_at(&self) -> Option<Instant> {
-        self.calls.oldest().map(|pending| pending.sent + self.config.call_timeout)
-    }
-
     /// Handles deadlines that are due. A spurious call is harmless.
     pub fn handle_timeout(&mut self, now: Now) {
         let now = self.observe(now);
-        while self.lost_at().is_some_and(|at| at <= now)
-            && let Some(pending) = self.calls.take_oldest()
-        {
+        let timeout = self.config.call_timeout;
+        while let Some(pending) = self.calls.take_oldest_if(|pending| pending.sent + timeout <= now) {
             self.handle_outcome(now, pending, Err(Failure::Unknown));
         }
         while let Some((serial, subject)) = self.table.take_overdue(now) {
             self.expire_claim(now, serial, &subject);
         }
-        while let Some(subject) = self.table.take_due(now) {
+        while let Some(subject) = self.table.take_due(&mut self.bugs, now) {
             self.advance(now, &subject);
         }
         self.finish(now);
@@ -446,13 +459,19 @@ impl Registrar {
         self.decisions.pop_front()
     }
 
+    /// Returns the next broken invariant that was not told yet.
+    pub(crate) fn poll_bug(&mut self) -> Option<Bug> {
+        self.bugs.poll()
+    }
+
     /// Returns the time of the next [`Self::handle_timeout`], with the reason.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Deadline> {
-        if self.calls.is_queued() || !self.decisions.is_empty() {
+        if self.calls.is_queued() || !self.decisions.is_empty() || self.bugs.has_news() {
             return Some(Deadline::new(self.now, "output is queued"));
         }
         let because = |at: Option<Instant>, reason| at.map(|at| Deadline::new(at, reason));
+        let lost_at = self.calls.oldest().map(|pending| pending.sent + self.config.call_timeout);
         [
             self.node_lease.deadline().filter(|_| self.may_register()),
             self.room_lease.deadline().filter(|_| self.may_register()),
@@ -463,9 +482,9 @@ impl Registrar {
                 "the generation may have changed",
             ),
             because(self.write_check.deadline().filter(|_| self.running), "writes are checked"),
-            because(self.lost_at(), "the registry does not answer"),
+            because(lost_at, "the registry does not answer"),
             because(self.table.claims.first_key_value().map(|((at, _), _)| *at), "a claim is overdue"),
-            because(self.table.next_timer(), "a session or a room is tried again"),
+            because(self.table.index.next_timer(), "a session or a room is tried again"),
             because(self.nodes.deadline().filter(|_| self.may_rely_on_store()), "the nodes are read again"),
             because(
                 self.sessions.deadline().filter(|_| self.may_rely_on_store()),
@@ -495,20 +514,20 @@ impl Registrar {
         Ok(())
     }
 
-    fn claim(&mut self, now: Instant, subject: &Subject, claim: Claim) {
-        self.table.claims.insert((claim.until, claim.serial), subject.clone());
-        self.table.entries.entry(subject.clone()).or_default().tasks.push_back(Task::Claim(claim));
+    fn claim(&mut self, now: Instant, subject: Subject, claim: Claim) {
         if self.running {
-            self.advance(now, subject);
+            self.table.entries.entry(subject.clone()).or_default().tasks.push_back(Task::Claim(claim));
+            self.table.claims.insert((claim.until, claim.serial), subject.clone());
+            self.advance(now, &subject);
         } else {
-            self.table.claims.remove(&(claim.until, claim.serial));
-            self.expire_claim(now, claim.serial, subject);
+            self.answer(&subject, claim, ClaimOutcome::Unavailable);
         }
         self.finish(now);
     }
 
     fn release(&mut self, now: Now, subject: &Subject) {
         let now = self.observe(now);
+        // Without an entry, this node neither owns nor claims the session or room.
         if let Some(entry) = self.table.entries.get_mut(subject)
             && !matches!(entry.tasks.back(), Some(Task::Release))
         {
@@ -516,48 +535,6 @@ impl Registrar {
             self.advance(now, subject);
         }
         self.finish(now);
-    }
-
-    fn handle_outcome(&mut self, now: Instant, pending: Pending, outcome: Result<Response, Failure>) {
-        if matches!(outcome, Err(Failure::Unknown)) {
-            self.stats.unknown += 1;
-        }
-        if matches!(pending.purpose, Purpose::WriteCheck) {
-            self.handle_write_check(pending.sent, outcome.clone());
-        } else {
-            self.handle_refusal(now, &outcome);
-        }
-        let is_from_before = self.is_from_before(now, &pending, &outcome);
-        let Pending { purpose, sent, registration, key_changes, writes, .. } = pending;
-        if is_from_before {
-            if let Purpose::Lease(which, tag) = purpose {
-                // The lease of this keep-alive may be one that came back with a restored store.
-                self.handle_lease(now, which, (tag, sent), Err(Failure::Unknown));
-            }
-            return;
-        }
-        if let (Ok(response), Some(key)) = (&outcome, writes)
-            && response.wrote()
-        {
-            self.witness.acknowledged(key, response.revision);
-        }
-        match purpose {
-            Purpose::Lease(which, tag) => self.handle_lease(now, which, (tag, sent), outcome),
-            Purpose::Register(tag) => self.handle_registered(now, (tag, sent), outcome),
-            Purpose::Refresh => self.handle_refreshed(now, registration, outcome),
-            Purpose::Stray | Purpose::WriteCheck => {}
-            Purpose::Generation => self.handle_generation(now, sent, outcome),
-            Purpose::Witness => self.handle_witness(now, &outcome),
-            Purpose::Read(topic) => self.handle_page(now, topic, outcome),
-            Purpose::Key { subject, lease, background } => {
-                self.table.in_flight -= 1;
-                self.table.background -= usize::from(background);
-                let outdated = registration != self.presence.registration()
-                    || key_changes != self.generation.key_changes()
-                    || lease != self.lease_of(&subject);
-                self.handle_answer(now, &subject, lease, outdated, outcome);
-            }
-        }
     }
 
     /// Runs the steps that are due after every input and command.
@@ -577,7 +554,7 @@ impl Registrar {
             && self.node_lease.surely_lives(now)
             && self.room_lease.surely_lives(now)
             && self.generation.surely_goes_on(now)
-            && self.table.rooms_are_checked();
+            && self.table.index.rooms_are_checked();
         let serving = serving || self.serving && self.planted.is(Plant::LeaseAssumed);
         if serving != self.serving {
             self.serving = serving;

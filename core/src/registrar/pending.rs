@@ -1,11 +1,14 @@
-//! Open requests of the registrar: the purpose of each, and the registrar's knowledge at its sending time.
+//! Open requests of the registrar: the purpose of each, the registrar's knowledge at its sending time, and
+//! the dispatch of the outcome.
 
 use bytes::Bytes;
 
+use super::Registrar;
 use super::keys::Subject;
 use super::lease_machine::RequestTag;
+use super::witness::Write;
 use crate::base::time::Instant;
-use crate::registry::LeaseId;
+use crate::registry::{Failure, LeaseId, Response};
 
 /// Selects one of the two leases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +37,8 @@ pub(super) enum Purpose {
     Refresh,
     /// Reads or writes the generation's key.
     Generation,
-    /// Reads the newest acknowledged write again.
-    Witness,
+    /// Reads this write again, which was the newest acknowledged one.
+    Witness(Write),
     /// Checks that the registry takes writes.
     WriteCheck,
     /// Ends a lease of another life; the outcome is ignored.
@@ -59,4 +62,55 @@ pub(super) struct Pending {
     pub(super) key_changes: u64,
     /// First key that the request writes if its comparisons hold.
     pub(super) writes: Option<Bytes>,
+}
+
+impl Registrar {
+    /// Handles the outcome of a request that was open until then.
+    pub(super) fn handle_outcome(
+        &mut self,
+        now: Instant,
+        pending: Pending,
+        outcome: Result<Response, Failure>,
+    ) {
+        if matches!(outcome, Err(Failure::Unknown)) {
+            self.stats.unknown += 1;
+        }
+        if matches!(pending.purpose, Purpose::WriteCheck) {
+            self.handle_write_check(pending.sent, outcome.clone());
+        } else {
+            self.handle_refusal(now, &outcome);
+        }
+        let is_from_before = self.is_from_before(now, &pending, &outcome);
+        let Pending { purpose, sent, registration, key_changes, writes, .. } = pending;
+        if is_from_before {
+            // Everything begins anew, or this is a keep-alive, whose lease may be one that came back with a
+            // restored store.
+            if let Purpose::Lease(which, tag) = purpose {
+                self.handle_lease(now, which, (tag, sent), Err(Failure::Unknown));
+            }
+            return;
+        }
+        if let (Ok(response), Some(key)) = (&outcome, writes)
+            && response.wrote()
+        {
+            self.witness.acknowledged(key, response.revision);
+        }
+        match purpose {
+            Purpose::Lease(which, tag) => self.handle_lease(now, which, (tag, sent), outcome),
+            Purpose::Register(tag) => self.handle_registered(now, (tag, sent), outcome),
+            Purpose::Refresh => self.handle_refreshed(now, registration, outcome),
+            Purpose::Stray | Purpose::WriteCheck => {}
+            Purpose::Generation => self.handle_generation(now, sent, outcome),
+            Purpose::Witness(write) => self.handle_witness(now, &write, &outcome),
+            Purpose::Read(topic) => self.handle_page(now, topic, outcome),
+            Purpose::Key { subject, lease, background } => {
+                self.table.in_flight -= 1;
+                self.table.background -= usize::from(background);
+                let outdated = registration != self.presence.registration()
+                    || key_changes != self.generation.key_changes()
+                    || lease != self.lease_of(&subject);
+                self.handle_answer(now, &subject, lease, outdated, outcome);
+            }
+        }
+    }
 }

@@ -160,7 +160,7 @@ impl Registrar {
         }
     }
 
-    /// Handles a report of the registry that a lease is over.
+    /// Handles a report of the registry that a lease is over, which may be an earlier lease of this node.
     pub(super) fn handle_lease_not_found(&mut self, now: Instant, id: LeaseId) {
         let Self { node_lease, room_lease, config, rng, .. } = self;
         for lease in [node_lease, room_lease] {
@@ -187,7 +187,11 @@ impl Registrar {
             0 => Compare::absent(key.clone()),
             seen => Compare::unchanged(key.clone(), seen),
         };
-        let Some(generation) = self.generation.joined() else { return };
+        let Some(generation) = self.generation.joined() else {
+            self.bugs.found("a node registers in a life of the store that it takes no part in");
+            let Self { node_lease, config, rng, .. } = self;
+            return node_lease.handle_outcome(config, now, (tag, now), Err(Failure::Unavailable), rng);
+        };
         let compares = vec![compare, generation::guard(generation)];
         let key = RegistryOp::Range(Range::of(Span::one(keys::GENERATION)));
         let (success, failure) = (vec![RegistryOp::Put(put), read()], vec![read(), key]);
@@ -243,7 +247,8 @@ impl Registrar {
         self.unpark(now);
     }
 
-    /// Writes the changes of the node's record, or confirms that the record exists.
+    /// Writes the changes of the node's record, or confirms that the record exists. Without a record, the next
+    /// registration writes the changes.
     pub(super) fn refresh(&mut self, now: Instant) {
         let Some(life) = self.presence.life.filter(|_| self.node_lease.is_registered()) else { return };
         if self.presence.refreshing {
@@ -290,11 +295,8 @@ impl Registrar {
             return;
         }
         self.presence.room_losses = self.room_lease.lost;
-        for room in self.rooms_held() {
-            if let Some(held) = self.table.let_go(&room) {
-                self.say_lost(&room, held.epoch);
-                self.abandon_work(now, &room);
-            }
+        for (room, held) in self.held(|subject, _| matches!(subject, Subject::Room(_))) {
+            self.give_up(now, &room, held.epoch);
         }
     }
 

@@ -1,12 +1,15 @@
 //! Serves the table: selects the next request about a session or a room, and handles the answer.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::claim::{Asker, Attempt, ClaimAnswer, Goal};
+use super::generation::KnownKey;
 use super::keys::Subject;
 use super::pending::Purpose;
-use super::table::{Claim, ClaimAttempt, Held, OwnedRecord, Priority, RoomWrites, ServicePhase, Task};
+use super::table::{Claim, ClaimAttempt, Held, OwnedRecord, Priority, RoomWrites, ServicePhase, Table, Task};
 use super::{Decision, Registrar, RoomClaim, SessionClaim};
+use crate::base::id::NodeId;
 use crate::base::plant::Plant;
 use crate::base::time::{Duration, Instant};
 use crate::registry::{Answer, Error, Failure, KeyValue, LeaseId, Request, Response};
@@ -18,11 +21,13 @@ const RECHECKS: u32 = 5;
 const FIRST_RECHECK: Duration = Duration::from_secs(2);
 
 /// Outcome of a claim.
-enum ClaimOutcome {
-    /// This node is the owner, with this epoch.
-    Ours(u64),
-    /// Another node is the room's primary.
-    Elsewhere(RoomClaim),
+pub(super) enum ClaimOutcome<'a> {
+    /// This node became the owner by this attempt, with this epoch.
+    Granted(&'a Attempt, u64),
+    /// This node is the room's primary already, with this epoch.
+    Held(u64),
+    /// Another node is the room's primary, with this epoch.
+    Elsewhere(NodeId, u64),
     Unavailable,
     Refused,
 }
@@ -38,7 +43,7 @@ impl OwnedRecord {
     }
 
     /// Selects the next action for the record.
-    fn next(&mut self, me: crate::base::id::NodeId, subject: &Subject, now: Instant) -> NextTask {
+    fn next(&mut self, me: NodeId, subject: &Subject, now: Instant) -> NextTask {
         if let Some(work) = &self.work {
             return if matches!(self.phase, ServicePhase::Waiting(_)) {
                 NextTask::Wait
@@ -53,7 +58,7 @@ impl OwnedRecord {
             return self.work_on(attempt, None);
         }
         match (self.take_task(), self.held) {
-            (Some(Task::Release), held) => NextTask::Release(held),
+            (Some(Task::Release), _) => NextTask::Release,
             (Some(Task::Claim(claim)), Some(held)) if is_room => NextTask::Answer(claim, held.epoch),
             (Some(Task::Claim(claim)), held) => {
                 let goal = if is_room {
@@ -107,7 +112,7 @@ enum NextTask {
     /// Answer a claim of a record that this node owns.
     Answer(Claim, u64),
     /// Delete the record if this node owned it.
-    Release(Option<Held>),
+    Release,
     WaitUntil(Instant),
     /// The entry already waits until a time.
     Wait,
@@ -136,33 +141,33 @@ fn found_generation(response: &Response) -> Option<Option<&KeyValue>> {
 }
 
 impl Registrar {
-    /// Continues with a session or a room, unless the entry waits for an answer.
+    /// Continues with a session or a room, unless the entry waits for an answer. May remove the entry.
     pub(super) fn advance(&mut self, now: Instant, subject: &Subject) {
         loop {
-            let Some(entry) = self.table.entries.get_mut(subject) else { return };
+            let Some((entry, index)) = self.table.entry(&mut self.bugs, subject) else { return };
             if entry.phase == ServicePhase::Calling {
                 return;
             }
             match entry.next(self.me, subject, now) {
-                NextTask::Queue(lane) => return self.table.enqueue(subject, lane),
+                NextTask::Queue(lane) => return index.enqueue(subject, entry, lane),
                 NextTask::Wait => return,
-                NextTask::WaitUntil(at) => return self.table.set_phase(subject, ServicePhase::Waiting(at)),
-                NextTask::Answer(claim, epoch) => {
-                    self.answer(subject, claim, None, ClaimOutcome::Ours(epoch));
-                }
-                NextTask::Release(held) => {
-                    self.table.let_go(subject);
+                NextTask::WaitUntil(at) => return index.set_phase(subject, entry, ServicePhase::Waiting(at)),
+                NextTask::Answer(claim, epoch) => self.answer(subject, claim, ClaimOutcome::Held(epoch)),
+                NextTask::Release => {
+                    let held = index.let_go(subject, entry);
                     // A planned write of the room's record is void now.
-                    self.table.set_phase(subject, ServicePhase::Idle);
-                    let attempt =
-                        held.map(|held| Attempt::held(Goal::Drop, self.me, held.session, held.modified));
-                    if let (Some(attempt), Some(entry)) = (attempt, self.table.entries.get_mut(subject)) {
-                        entry.work = Some(ClaimAttempt::new(attempt, None));
-                    }
+                    index.set_phase(subject, entry, ServicePhase::Idle);
+                    entry.work = held.map(|held| {
+                        let attempt = Attempt::held(Goal::Drop, self.me, held.session, held.modified);
+                        ClaimAttempt::new(attempt, None)
+                    });
                 }
                 NextTask::Nothing => {
-                    self.table.set_phase(subject, ServicePhase::Idle);
-                    return self.table.tidy(subject);
+                    index.set_phase(subject, entry, ServicePhase::Idle);
+                    if entry.is_idle() {
+                        self.table.entries.remove(subject);
+                    }
+                    return;
                 }
             }
         }
@@ -171,54 +176,51 @@ impl Registrar {
     /// Sends queued requests until the limits are reached.
     pub(super) fn pump(&mut self, now: Instant) {
         while self.node_lease.is_registered()
-            && self.generation.open().is_some()
             && self.table.in_flight < self.config.in_flight
+            && let Some(generation) = self.generation.open()
         {
-            let Some((lane, subject)) = self.table.first() else { return };
-            let background = lane != Priority::Urgent;
-            if background && self.table.background >= self.config.batch
-                || lane == Priority::Again && now < self.again_at
-            {
-                return;
-            }
-            let subject = subject.clone();
+            let (is_full, is_early) = (self.table.background >= self.config.batch, now < self.again_at);
+            let may_go = |lane| match lane {
+                Priority::Urgent => true,
+                Priority::Check => !is_full,
+                Priority::Again => !is_full && !is_early,
+            };
+            let Some((lane, subject)) = self.table.take_first(&mut self.bugs, may_go) else { return };
             if self.can_ask(&subject) {
-                self.ask(now, &subject, background);
-            } else {
-                self.table.set_phase(&subject, ServicePhase::Parked);
+                self.ask(now, &subject, generation, lane != Priority::Urgent);
+            } else if let Some((entry, index)) = self.table.entry(&mut self.bugs, &subject) {
+                index.set_phase(&subject, entry, ServicePhase::Parked);
             }
         }
     }
 
     /// Returns the time at which sessions are registered again, if the queue waits for this time.
     pub(super) fn again_deadline(&self) -> Option<Instant> {
-        let first = self.table.first().is_some_and(|(lane, _)| lane == Priority::Again);
+        let first = self.table.index.first_lane() == Some(Priority::Again);
         (first && self.node_lease.is_registered() && self.now < self.again_at).then_some(self.again_at)
     }
 
-    fn ask(&mut self, now: Instant, subject: &Subject, background: bool) {
+    fn ask(&mut self, now: Instant, subject: &Subject, generation: KnownKey, background: bool) {
         let lease = self.lease_of(subject);
-        let Some(generation) = self.generation.open() else { return };
         let asker = Asker { node: self.me, lease, generation };
-        let Some(entry) = self.table.entries.get_mut(subject) else { return };
+        let Some((entry, index)) = self.table.entry(&mut self.bugs, subject) else { return };
         let Some(work) = &mut entry.work else {
-            return self.table.set_phase(subject, ServicePhase::Idle);
+            return self.bugs.found("a session or a room without work was in the queue");
         };
-        if matches!(work.attempt.goal, Goal::WriteRoom { .. }) {
-            work.attempt.set_state(entry.room.wanted);
+        if let Goal::WriteRoom { state, .. } = &mut work.attempt.goal {
+            *state = entry.room.wanted;
             entry.room.next = now + self.config.room_refresh;
         }
         work.sent = true;
-        let mut request = work.attempt.request(subject, asker);
-        if let (Goal::TakeRoom, Request::Txn(txn)) = (work.attempt.goal, &mut request)
-            && self.planted.is(Plant::ClaimUncompared)
-        {
+        let mut txn = work.attempt.request(subject, asker);
+        if matches!(work.attempt.goal, Goal::TakeRoom) && self.planted.is(Plant::ClaimUncompared) {
             txn.compares.clear();
         }
-        self.table.set_phase(subject, ServicePhase::Calling);
+        index.set_phase(subject, entry, ServicePhase::Calling);
         self.table.in_flight += 1;
         self.table.background += usize::from(background);
-        self.send(now, Purpose::Key { subject: subject.clone(), lease, background }, request);
+        let purpose = Purpose::Key { subject: subject.clone(), lease, background };
+        self.send(now, purpose, Request::Txn(txn));
     }
 
     /// Handles the answer to a request about a session or a room. `outdated` is true if the request belongs
@@ -231,14 +233,6 @@ impl Registrar {
         outdated: bool,
         outcome: Result<Response, Failure>,
     ) {
-        self.table.set_phase(subject, ServicePhase::Idle);
-        // A late claim that compares with an absent record succeeds again once a later record was deleted.
-        // For sessions, the watch reports such a record.
-        if matches!((&outcome, subject), (Err(Failure::Unknown), Subject::Room(_)))
-            && let Some(entry) = self.table.entries.get_mut(subject)
-        {
-            (entry.rechecks, entry.recheck_at) = (RECHECKS, None);
-        }
         if matches!(outcome, Err(Failure::Refused(Error::LeaseNotFound))) {
             self.handle_lease_not_found(now, lease);
         }
@@ -246,85 +240,92 @@ impl Registrar {
         if !outdated && found.is_some_and(|found| self.handle_found_generation(now, found)) {
             return;
         }
-        let generation = self.generation.open();
-        let asker = generation.filter(|_| !outdated).map(|generation| Asker {
-            node: self.me,
-            lease: self.lease_of(subject),
-            generation,
-        });
-        let Self { table, directory, stats, planted, .. } = self;
-        let Some(work) = table.entries.get_mut(subject).and_then(|entry| entry.work.as_mut()) else {
+        let (node, lease) = (self.me, self.lease_of(subject));
+        let generation = self.generation.open().filter(|_| !outdated);
+        let asker = generation.map(|generation| Asker { node, lease, generation });
+        let Self { table, directory, stats, planted, bugs, .. } = self;
+        let Some((entry, index)) = table.entry(bugs, subject) else { return };
+        index.set_phase(subject, entry, ServicePhase::Idle);
+        // A late claim that compares with an absent record succeeds again once a later record was deleted.
+        // For sessions, the watch reports such a record.
+        if matches!((&outcome, subject), (Err(Failure::Unknown), Subject::Room(_))) {
+            (entry.rechecks, entry.recheck_at) = (RECHECKS, None);
+        }
+        let asked = entry.work.take_if(|work| !core::mem::take(&mut work.replaced));
+        let Some(mut work) = asked else {
+            // The attempt of this request was given up or replaced.
             return self.advance(now, subject);
         };
-        if core::mem::take(&mut work.replaced) {
-            return self.advance(now, subject);
-        }
-        match outcome {
-            Err(Failure::Refused(Error::LeaseNotFound)) => self.advance(now, subject),
-            Err(Failure::Refused(_)) => {
-                stats.refused += 1;
-                if work.claim.is_some() {
-                    self.refuse(now, subject);
-                } else {
-                    self.try_later(now, subject);
-                }
+        match (outcome, asker) {
+            (Err(Failure::Refused(Error::LeaseNotFound)), _) | (Ok(_), None) => {
+                entry.work = Some(work);
+                self.advance(now, subject);
             }
-            Err(Failure::Unknown) if planted.is(Plant::UnknownIsFailure) && work.claim.is_some() => {
+            (Err(Failure::Refused(_)), _) => {
+                stats.refused += 1;
+                self.refuse(now, subject, work);
+            }
+            (Err(Failure::Unknown), _) if planted.is(Plant::UnknownIsFailure) && work.claim.is_some() => {
                 work.sent = false;
-                self.refuse(now, subject);
+                self.refuse(now, subject, work);
             }
             // The next answer will show the outcome.
-            Err(Failure::Unavailable | Failure::Unknown) => self.try_later(now, subject),
-            Ok(response) => {
-                let Some(asker) = asker else { return self.advance(now, subject) };
+            (Err(Failure::Unavailable | Failure::Unknown), _) => self.try_later(now, subject, work),
+            (Ok(response), Some(asker)) => {
                 let lives = |node| directory.get(node).is_some();
                 let verdict = work.attempt.conclude(subject, asker, &response, lives, &mut stats.garbage);
-                self.handle_verdict(now, subject, verdict, response.revision);
+                self.handle_verdict(now, subject, work, verdict, response.revision);
             }
         }
     }
 
-    fn handle_verdict(&mut self, now: Instant, subject: &Subject, verdict: ClaimAnswer, revision: u64) {
-        let Some(entry) = self.table.entries.get_mut(subject) else { return };
+    /// Handles the meaning of an answer to an attempt, which the caller has taken out of its entry.
+    fn handle_verdict(
+        &mut self,
+        now: Instant,
+        subject: &Subject,
+        mut work: Box<ClaimAttempt>,
+        verdict: ClaimAnswer,
+        revision: u64,
+    ) {
+        let Some((entry, index)) = self.table.entry(&mut self.bugs, subject) else { return };
         match verdict {
             ClaimAnswer::Again => {
-                let Some(work) = &mut entry.work else { return };
                 work.failures = work.failures.saturating_add(1);
                 // Another node may write the record faster than this node reads it.
-                if work.failures > 3 { self.try_later(now, subject) } else { self.advance(now, subject) }
+                if work.failures > 3 {
+                    return self.try_later(now, subject, work);
+                }
+                entry.work = Some(work);
+                self.advance(now, subject);
             }
             ClaimAnswer::Garbled => {
                 self.stats.garbage += 1;
-                self.try_later(now, subject);
+                self.try_later(now, subject, work);
             }
             ClaimAnswer::Ours { epoch, modified } => {
-                let Some(work) = entry.work.take() else { return };
-                if let Goal::WriteRoom { state, .. } = work.attempt.goal {
-                    entry.room.written = state;
-                } else if matches!(work.attempt.goal, Goal::TakeRoom) {
-                    entry.room = RoomWrites::opened();
+                match work.attempt.goal {
+                    Goal::WriteRoom { state, .. } => entry.room.written = state,
+                    Goal::TakeRoom => entry.room = RoomWrites::opened(),
+                    Goal::TakeSession { .. } | Goal::KeepSession { .. } => {}
+                    Goal::CheckRoom { .. } | Goal::Drop => {}
                 }
                 let session = work.attempt.session();
-                self.table.hold(subject, Held { epoch, modified, session });
+                index.hold(subject, entry, Held { epoch, modified, session });
                 if let Some(claim) = work.claim {
-                    self.answer(subject, claim, Some(&work.attempt), ClaimOutcome::Ours(epoch));
+                    self.answer(subject, claim, ClaimOutcome::Granted(&work.attempt, epoch));
                 }
                 self.catch_up(now, subject, modified);
             }
-            ClaimAnswer::Others { node, epoch } => {
-                let Some(work) = entry.work.take() else { return };
-                match work.claim {
-                    Some(claim) => {
-                        let elsewhere = ClaimOutcome::Elsewhere(RoomClaim::Elsewhere { node, epoch });
-                        self.answer(subject, claim, None, elsewhere);
-                    }
-                    None => self.lose(now, subject, epoch),
+            ClaimAnswer::Others { node, epoch } => match work.claim {
+                Some(claim) => {
+                    self.answer(subject, claim, ClaimOutcome::Elsewhere(node, epoch));
+                    self.advance(now, subject);
                 }
-                self.advance(now, subject);
-            }
+                None => self.lose(now, subject, epoch),
+            },
             ClaimAnswer::Gone => {
-                entry.work = None;
-                if let Some(held) = self.table.let_go(subject) {
+                if let Some(held) = index.let_go(subject, entry) {
                     self.say_lost(subject, held.epoch);
                 }
                 self.catch_up(now, subject, revision);
@@ -334,114 +335,119 @@ impl Registrar {
 
     /// Compares an answer, as of `revision`, with the last report of the watch, which may be newer.
     fn catch_up(&mut self, now: Instant, subject: &Subject, revision: u64) {
-        let Some(entry) = self.table.entries.get_mut(subject) else { return };
-        let held = entry.held.is_some();
-        match entry.report.take_if(|report| report.revision > revision).map(|report| report.owner) {
-            Some(Some(owner)) if owner.node != self.me => self.lose(now, subject, owner.epoch),
-            Some(_) if held => self.table.set_doubtful(subject, true),
-            Some(Some(_)) => entry.work = Some(ClaimAttempt::new(Attempt::new(Goal::Drop), None)),
-            Some(None) | None => {}
+        let Some((entry, index)) = self.table.entry(&mut self.bugs, subject) else { return };
+        let newer = entry.report.take_if(|report| report.revision > revision);
+        match (newer.map(|report| report.owner), entry.held.is_some()) {
+            (Some(Some(owner)), true) if owner.node != self.me => {
+                return self.lose(now, subject, owner.epoch);
+            }
+            (Some(_), true) => index.set_doubtful(subject, entry, true),
+            (Some(Some(owner)), false) if owner.node == self.me => {
+                entry.work = Some(ClaimAttempt::new(Attempt::new(Goal::Drop), None));
+            }
+            (Some(_), false) | (None, _) => {}
         }
         self.advance(now, subject);
     }
 
-    fn try_later(&mut self, now: Instant, subject: &Subject) {
-        let Self { table, config, rng, .. } = self;
-        let Some(work) = table.entries.get_mut(subject).and_then(|entry| entry.work.as_mut()) else { return };
+    fn try_later(&mut self, now: Instant, subject: &Subject, mut work: Box<ClaimAttempt>) {
+        let Self { table, config, rng, bugs, .. } = self;
+        let Some((entry, index)) = table.entry(bugs, subject) else { return };
         work.failures = work.failures.saturating_add(1);
         let at = now + config.backoff().after(work.failures, rng);
-        table.set_phase(subject, ServicePhase::Waiting(at));
+        entry.work = Some(work);
+        index.set_phase(subject, entry, ServicePhase::Waiting(at));
     }
 
     /// Handles an overdue claim, whose deadline is removed already.
     pub(super) fn expire_claim(&mut self, now: Instant, serial: u64, subject: &Subject) {
-        let Some(entry) = self.table.entries.get_mut(subject) else { return };
-        let working = entry.work.as_ref().and_then(|work| work.claim);
-        if let Some(claim) = working.filter(|claim| claim.serial == serial) {
-            self.answer(subject, claim, None, ClaimOutcome::Unavailable);
-            self.undo(now, subject);
-            return;
-        }
-        let is_it = |task: &Task| matches!(task, Task::Claim(claim) if claim.serial == serial);
-        let place = entry.tasks.iter().position(is_it);
-        if let Some(Task::Claim(claim)) = place.and_then(|place| entry.tasks.remove(place)) {
-            self.answer(subject, claim, None, ClaimOutcome::Unavailable);
-            self.advance(now, subject);
+        let Some((entry, _)) = self.table.entry(&mut self.bugs, subject) else { return };
+        let Some((claim, work)) = entry.take_claim(serial) else {
+            return self.bugs.found("a claim is overdue that its session or room does not have");
+        };
+        self.answer(subject, claim, ClaimOutcome::Unavailable);
+        match work {
+            Some(work) => self.undo(now, subject, work.sent),
+            None => self.advance(now, subject),
         }
     }
 
-    /// Answers the claim of an entry as refused by the registry.
-    fn refuse(&mut self, now: Instant, subject: &Subject) {
-        let work = self.table.entries.get(subject).and_then(|entry| entry.work.as_ref());
-        if let Some(claim) = work.and_then(|work| work.claim) {
-            self.answer(subject, claim, None, ClaimOutcome::Refused);
-            self.undo(now, subject);
+    /// Handles the registry's refusal of an attempt, which the caller has taken out of its entry.
+    fn refuse(&mut self, now: Instant, subject: &Subject, work: Box<ClaimAttempt>) {
+        match work.claim {
+            Some(claim) => {
+                self.answer(subject, claim, ClaimOutcome::Refused);
+                self.undo(now, subject, work.sent);
+            }
+            None => self.try_later(now, subject, work),
         }
     }
 
-    /// Undoes a claim that was not granted, since the registry may still execute it: deletes the record, or
-    /// restores the session that this node owned before.
-    fn undo(&mut self, now: Instant, subject: &Subject) {
-        let Some(entry) = self.table.entries.get_mut(subject) else { return };
-        let held = entry.held;
-        let calling = entry.phase == ServicePhase::Calling;
-        let Some(work) = entry.work.take() else { return };
-        if work.sent
-            && let Some(entry) = self.table.entries.get_mut(subject)
-        {
+    /// Undoes a claim that was not granted. If the claim was sent, the registry may still execute it: deletes
+    /// the record, or restores the session that this node owned before.
+    fn undo(&mut self, now: Instant, subject: &Subject, was_sent: bool) {
+        let Some((entry, index)) = self.table.entry(&mut self.bugs, subject) else { return };
+        if was_sent {
+            let held = entry.held;
             let goal = held
                 .map_or(Goal::Drop, |held| Goal::KeepSession { session: held.session, epoch: held.epoch });
+            let calling = entry.phase == ServicePhase::Calling;
             entry.work = Some(ClaimAttempt::instead(Attempt::new(goal), calling));
-            self.table.set_doubtful(subject, held.is_some());
+            index.set_doubtful(subject, entry, held.is_some());
         }
-        self.resume(now, subject);
+        index.interrupt(subject, entry);
+        self.advance(now, subject);
     }
 
-    /// Cancels the work on a record that this node lost. A record that this work may have written is deleted.
-    pub(super) fn abandon_work(&mut self, now: Instant, subject: &Subject) {
-        let Some(entry) = self.table.entries.get_mut(subject) else { return };
-        let calling = entry.phase == ServicePhase::Calling;
-        let goal = entry.work.as_ref().map(|work| work.attempt.goal);
-        match goal {
+    /// Gives up an owned record that this node has lost, and cancels the work on the record. A record that
+    /// this work may have written is deleted. `epoch` is that of the new owner, if there is one.
+    pub(super) fn give_up(&mut self, now: Instant, subject: &Subject, epoch: u64) {
+        let Some((entry, index)) = self.table.entry(&mut self.bugs, subject) else { return };
+        if index.let_go(subject, entry).is_none() {
+            return self.bugs.found("a session or a room is lost that this node does not own");
+        }
+        match entry.work.as_ref().map(|work| work.attempt.goal) {
             Some(Goal::KeepSession { .. }) => {
+                let calling = entry.phase == ServicePhase::Calling;
                 entry.work = Some(ClaimAttempt::instead(Attempt::new(Goal::Drop), calling));
+                index.interrupt(subject, entry);
             }
-            Some(Goal::CheckRoom { .. } | Goal::WriteRoom { .. }) => entry.work = None,
-            Some(Goal::TakeSession { .. } | Goal::TakeRoom | Goal::Drop) => return,
-            None => {}
+            Some(Goal::CheckRoom { .. } | Goal::WriteRoom { .. }) | None => {
+                entry.work = None;
+                index.interrupt(subject, entry);
+            }
+            Some(Goal::TakeSession { .. } | Goal::TakeRoom | Goal::Drop) => {}
         }
-        self.resume(now, subject);
+        self.say_lost(subject, epoch);
+        self.advance(now, subject);
     }
 
-    /// Continues after the work of an entry was replaced.
-    fn resume(&mut self, now: Instant, subject: &Subject) {
-        let Some(entry) = self.table.entries.get(subject) else { return };
-        if entry.phase != ServicePhase::Calling {
-            self.table.set_phase(subject, ServicePhase::Idle);
-            self.advance(now, subject);
-        }
-    }
-
-    fn answer(&mut self, subject: &Subject, claim: Claim, attempt: Option<&Attempt>, outcome: ClaimOutcome) {
+    pub(super) fn answer(&mut self, subject: &Subject, claim: Claim, outcome: ClaimOutcome<'_>) {
         self.table.claims.remove(&(claim.until, claim.serial));
         self.decisions.push_back(match subject.clone() {
             Subject::Session(player) => {
-                let outcome = match (outcome, attempt) {
-                    (ClaimOutcome::Ours(epoch), Some(attempt)) => SessionClaim::Granted {
+                let outcome = match outcome {
+                    ClaimOutcome::Granted(attempt, epoch) => SessionClaim::Granted {
                         id: attempt.session(),
                         epoch,
                         resumed: attempt.is_resumed(),
                         previous: attempt.previous,
                     },
-                    (ClaimOutcome::Refused, _) => SessionClaim::Refused,
-                    _ => SessionClaim::Unavailable,
+                    ClaimOutcome::Refused => SessionClaim::Refused,
+                    ClaimOutcome::Unavailable => SessionClaim::Unavailable,
+                    ClaimOutcome::Held(_) | ClaimOutcome::Elsewhere(..) => {
+                        self.bugs.found("the claim of a session has an outcome of a room's");
+                        SessionClaim::Unavailable
+                    }
                 };
                 Decision::Session { token: claim.token, player, outcome }
             }
             Subject::Room(room) => {
                 let outcome = match outcome {
-                    ClaimOutcome::Ours(epoch) => RoomClaim::Primary { epoch },
-                    ClaimOutcome::Elsewhere(claim) => claim,
+                    ClaimOutcome::Granted(_, epoch) | ClaimOutcome::Held(epoch) => {
+                        RoomClaim::Primary { epoch }
+                    }
+                    ClaimOutcome::Elsewhere(node, epoch) => RoomClaim::Elsewhere { node, epoch },
                     ClaimOutcome::Refused | ClaimOutcome::Unavailable => RoomClaim::Unavailable,
                 };
                 Decision::Room { room, outcome }
@@ -451,51 +457,41 @@ impl Registrar {
 
     /// Marks every owned record as uncertain: the node was registered again.
     pub(super) fn doubt_everything(&mut self, now: Instant) {
-        let held: Vec<Subject> = self.held_subjects(|_, _| true);
-        for subject in held {
-            self.table.set_doubtful(&subject, true);
-            self.advance(now, &subject);
+        for (subject, _) in self.held(|_, _| true) {
+            self.doubt(now, &subject);
         }
+    }
+
+    /// Marks an owned record as uncertain.
+    pub(super) fn doubt(&mut self, now: Instant, subject: &Subject) {
+        let Some((entry, index)) = self.table.entry(&mut self.bugs, subject) else { return };
+        index.set_doubtful(subject, entry, true);
+        self.advance(now, subject);
     }
 
     /// Continues with the entries that wait for a lease.
     pub(super) fn unpark(&mut self, now: Instant) {
-        while let Some(subject) = self.table.take_parked() {
+        while let Some(subject) = self.table.take_parked(&mut self.bugs) {
             self.advance(now, &subject);
         }
     }
 
-    pub(super) fn rooms_held(&self) -> Vec<Subject> {
-        self.held_subjects(|subject, _| matches!(subject, Subject::Room(_)))
-    }
-
-    /// Returns the owned sessions whose key and ownership meet the condition.
-    pub(super) fn sessions_held(&self, holds: impl Fn(&[u8], &Held) -> bool) -> Vec<Subject> {
-        self.held_subjects(|subject, held| {
-            matches!(subject, Subject::Session(_)) && holds(&subject.key(), held)
-        })
-    }
-
-    fn held_subjects(&self, is_wanted: impl Fn(&Subject, &Held) -> bool) -> Vec<Subject> {
-        let held =
-            self.table.entries.iter().filter_map(|(subject, entry)| Some((subject, entry.held.as_ref()?)));
-        held.filter(|(subject, held)| is_wanted(subject, held)).map(|(subject, _)| subject.clone()).collect()
+    /// Returns the owned records that meet the condition.
+    pub(super) fn held(&self, is_wanted: impl Fn(&Subject, &Held) -> bool) -> Vec<(Subject, Held)> {
+        let entries = self.table.entries.iter();
+        let held = entries.filter_map(|(subject, entry)| Some((subject, entry.held?)));
+        let wanted = held.filter(|(subject, held)| is_wanted(subject, held));
+        wanted.map(|(subject, held)| (subject.clone(), held)).collect()
     }
 
     /// Answers all claims as unavailable, and forgets all entries.
     pub(super) fn forget_entries(&mut self) {
-        while let Some((_, subject)) = self.table.claims.first_key_value() {
-            let subject = subject.clone();
-            let Some(entry) = self.table.entries.get_mut(&subject) else { return };
-            let mut claims: Vec<Claim> = entry.work.take().and_then(|work| work.claim).into_iter().collect();
-            claims.extend(entry.tasks.drain(..).filter_map(|task| match task {
-                Task::Claim(claim) => Some(claim),
-                Task::Release => None,
-            }));
-            for claim in claims {
-                self.answer(&subject, claim, None, ClaimOutcome::Unavailable);
+        let Table { mut entries, claims, .. } = core::mem::take(&mut self.table);
+        for ((_, serial), subject) in claims {
+            match entries.get_mut(&subject).and_then(|entry| entry.take_claim(serial)) {
+                Some((claim, _)) => self.answer(&subject, claim, ClaimOutcome::Unavailable),
+                None => self.bugs.found("a claim is not among the tasks of its session or room"),
             }
         }
-        self.table = super::Table::default();
     }
 }

@@ -5,6 +5,7 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::claim::Attempt;
 use super::keys::{Owner, RoomState, Subject};
+use crate::base::bug::Bugs;
 use crate::base::id::SessionId;
 use crate::base::time::Instant;
 
@@ -60,7 +61,7 @@ impl ClaimAttempt {
 
     /// Creates an attempt that replaces another one, whose request may be in flight.
     pub(super) fn instead(attempt: Attempt, in_flight: bool) -> Box<Self> {
-        Box::new(Self { attempt, claim: None, sent: false, replaced: in_flight, failures: 0 })
+        Box::new(Self { replaced: in_flight, ..*Self::new(attempt, None) })
     }
 }
 
@@ -140,30 +141,35 @@ pub(super) enum ServicePhase {
     Calling,
 }
 
-/// All entries, with indexes by their waiting state.
+/// All entries, with indexes by their state.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     /// Boxed, because a B-tree has unused slots.
     pub(super) entries: BTreeMap<Subject, Box<OwnedRecord>>,
-    queue: BTreeMap<QueuePosition, Subject>,
-    places: u64,
-    parked: BTreeSet<Subject>,
-    timers: BTreeSet<(Instant, Subject)>,
+    pub(super) index: TableIndex,
     /// Claims by their deadlines.
     pub(super) claims: BTreeMap<(Instant, u64), Subject>,
-    /// Entries whose record has to be checked: rooms, then sessions.
-    unchecked_rooms: BTreeSet<Subject>,
-    unchecked_sessions: BTreeSet<Subject>,
-    pub(super) sessions: usize,
-    pub(super) rooms: usize,
     /// Requests in flight, and the part of them that no player waits for.
     pub(super) in_flight: usize,
     pub(super) background: usize,
 }
 
-impl Table {
-    pub(super) fn set_phase(&mut self, subject: &Subject, phase: ServicePhase) {
-        let Some(entry) = self.entries.get_mut(subject) else { return };
+/// Indexes of the entries by their state. The methods change an entry and its place in the indexes together.
+#[derive(Debug, Default)]
+pub(super) struct TableIndex {
+    queue: BTreeMap<QueuePosition, Subject>,
+    places: u64,
+    parked: BTreeSet<Subject>,
+    timers: BTreeSet<(Instant, Subject)>,
+    /// Entries whose record has to be checked: rooms, then sessions.
+    unchecked_rooms: BTreeSet<Subject>,
+    unchecked_sessions: BTreeSet<Subject>,
+    pub(super) sessions: usize,
+    pub(super) rooms: usize,
+}
+
+impl TableIndex {
+    pub(super) fn set_phase(&mut self, subject: &Subject, entry: &mut OwnedRecord, phase: ServicePhase) {
         match core::mem::replace(&mut entry.phase, phase) {
             ServicePhase::Ready(place) => {
                 self.queue.remove(&place);
@@ -190,79 +196,46 @@ impl Table {
         }
     }
 
-    /// Queues an entry, unless the entry waits for an answer or has a position in the same or a better lane.
-    pub(super) fn enqueue(&mut self, subject: &Subject, lane: Priority) {
-        match self.entries.get(subject).map(|entry| entry.phase) {
-            None | Some(ServicePhase::Calling) => return,
-            Some(ServicePhase::Ready(place)) if place.lane <= lane => return,
-            Some(_) => {}
+    /// Ends the wait of an entry, unless the entry waits for an answer.
+    pub(super) fn interrupt(&mut self, subject: &Subject, entry: &mut OwnedRecord) {
+        if entry.phase != ServicePhase::Calling {
+            self.set_phase(subject, entry, ServicePhase::Idle);
+        }
+    }
+
+    /// Queues an entry, unless the entry has a position in the same or a better lane.
+    pub(super) fn enqueue(&mut self, subject: &Subject, entry: &mut OwnedRecord, lane: Priority) {
+        if matches!(entry.phase, ServicePhase::Ready(place) if place.lane <= lane) {
+            return;
         }
         self.places += 1;
-        self.set_phase(subject, ServicePhase::Ready(QueuePosition { lane, order: self.places }));
-    }
-
-    /// Returns the first entry of the queue, with its lane.
-    pub(super) fn first(&self) -> Option<(Priority, &Subject)> {
-        self.queue.first_key_value().map(|(place, subject)| (place.lane, subject))
-    }
-
-    /// Returns the earliest time at which an entry ends its wait.
-    pub(super) fn next_timer(&self) -> Option<Instant> {
-        self.timers.first().map(|(at, _)| *at)
-    }
-
-    /// Pops an entry whose waiting time is over.
-    pub(super) fn take_due(&mut self, now: Instant) -> Option<Subject> {
-        let (at, subject) = self.timers.first()?;
-        if *at > now {
-            return None;
-        }
-        let subject = subject.clone();
-        self.set_phase(&subject, ServicePhase::Idle);
-        Some(subject)
-    }
-
-    /// Pops an entry that waits for a lease.
-    pub(super) fn take_parked(&mut self) -> Option<Subject> {
-        let subject = self.parked.first()?.clone();
-        self.set_phase(&subject, ServicePhase::Idle);
-        Some(subject)
-    }
-
-    /// Pops the earliest claim past its deadline.
-    pub(super) fn take_overdue(&mut self, now: Instant) -> Option<(u64, Subject)> {
-        let ((until, _), _) = self.claims.first_key_value()?;
-        if *until > now {
-            return None;
-        }
-        self.claims.pop_first().map(|((_, serial), subject)| (serial, subject))
+        self.set_phase(subject, entry, ServicePhase::Ready(QueuePosition { lane, order: self.places }));
     }
 
     /// Records that this node owns a session or a room, as just confirmed by the registry.
-    pub(super) fn hold(&mut self, subject: &Subject, held: Held) {
-        let Some(entry) = self.entries.get_mut(subject) else { return };
+    pub(super) fn hold(&mut self, subject: &Subject, entry: &mut OwnedRecord, held: Held) {
         if entry.held.replace(held).is_none() {
-            match subject {
-                Subject::Session(_) => self.sessions += 1,
-                Subject::Room(_) => self.rooms += 1,
-            }
+            *self.count_of(subject) += 1;
         }
-        self.set_doubtful(subject, false);
+        self.set_doubtful(subject, entry, false);
     }
 
     /// Records that this node does not own a session or a room any more. Returns the former ownership.
-    pub(super) fn let_go(&mut self, subject: &Subject) -> Option<Held> {
-        let held = self.entries.get_mut(subject)?.held.take()?;
-        match subject {
-            Subject::Session(_) => self.sessions -= 1,
-            Subject::Room(_) => self.rooms -= 1,
-        }
-        self.set_doubtful(subject, false);
+    pub(super) fn let_go(&mut self, subject: &Subject, entry: &mut OwnedRecord) -> Option<Held> {
+        let held = entry.held.take()?;
+        *self.count_of(subject) -= 1;
+        self.set_doubtful(subject, entry, false);
         Some(held)
     }
 
-    pub(super) fn set_doubtful(&mut self, subject: &Subject, doubtful: bool) {
-        let Some(entry) = self.entries.get_mut(subject) else { return };
+    const fn count_of(&mut self, subject: &Subject) -> &mut usize {
+        match subject {
+            Subject::Session(_) => &mut self.sessions,
+            Subject::Room(_) => &mut self.rooms,
+        }
+    }
+
+    pub(super) fn set_doubtful(&mut self, subject: &Subject, entry: &mut OwnedRecord, doubtful: bool) {
         entry.doubtful = doubtful && entry.held.is_some();
         let set = match subject {
             Subject::Session(_) => &mut self.unchecked_sessions,
@@ -275,6 +248,16 @@ impl Table {
         }
     }
 
+    /// Returns the lane of the first entry of the queue.
+    pub(super) fn first_lane(&self) -> Option<Priority> {
+        self.queue.first_key_value().map(|(place, _)| place.lane)
+    }
+
+    /// Returns the earliest time at which an entry ends its wait.
+    pub(super) fn next_timer(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
     /// Returns true if every held room is confirmed.
     pub(super) fn rooms_are_checked(&self) -> bool {
         self.unchecked_rooms.is_empty()
@@ -283,13 +266,68 @@ impl Table {
     pub(super) fn doubtful(&self) -> usize {
         self.unchecked_rooms.len() + self.unchecked_sessions.len()
     }
+}
 
-    /// Removes an entry that is not owned and has no attempt, task, request or check.
-    pub(super) fn tidy(&mut self, subject: &Subject) {
-        if self.entries.get(subject).is_some_and(|entry| entry.is_idle()) {
-            self.set_phase(subject, ServicePhase::Idle);
-            self.entries.remove(subject);
+impl Table {
+    /// Returns an entry that must be in the table, and the indexes for a change of its state.
+    #[track_caller]
+    pub(super) fn entry(
+        &mut self,
+        bugs: &mut Bugs,
+        subject: &Subject,
+    ) -> Option<(&mut OwnedRecord, &mut TableIndex)> {
+        let Some(entry) = self.entries.get_mut(subject) else {
+            bugs.found("a session or a room is not in the table");
+            return None;
+        };
+        Some((entry, &mut self.index))
+    }
+
+    /// Pops the first entry of the queue, if an entry of its lane may go.
+    pub(super) fn take_first(
+        &mut self,
+        bugs: &mut Bugs,
+        may_go: impl FnOnce(Priority) -> bool,
+    ) -> Option<(Priority, Subject)> {
+        let first = self.index.queue.first_entry()?;
+        let lane = first.key().lane;
+        if !may_go(lane) {
+            return None;
         }
+        let subject = first.remove();
+        self.end_wait(bugs, &subject);
+        Some((lane, subject))
+    }
+
+    /// Pops an entry whose waiting time is over.
+    pub(super) fn take_due(&mut self, bugs: &mut Bugs, now: Instant) -> Option<Subject> {
+        if self.index.next_timer()? > now {
+            return None;
+        }
+        let (_, subject) = self.index.timers.pop_first()?;
+        self.end_wait(bugs, &subject);
+        Some(subject)
+    }
+
+    /// Pops an entry that waits for a lease.
+    pub(super) fn take_parked(&mut self, bugs: &mut Bugs) -> Option<Subject> {
+        let subject = self.index.parked.pop_first()?;
+        self.end_wait(bugs, &subject);
+        Some(subject)
+    }
+
+    /// Ends the wait of an entry that was popped from an index.
+    fn end_wait(&mut self, bugs: &mut Bugs, subject: &Subject) {
+        if let Some((entry, _)) = self.entry(bugs, subject) {
+            entry.phase = ServicePhase::Idle;
+        }
+    }
+
+    /// Pops the earliest claim past its deadline.
+    pub(super) fn take_overdue(&mut self, now: Instant) -> Option<(u64, Subject)> {
+        let first = self.claims.first_entry()?;
+        let (until, serial) = *first.key();
+        (until <= now).then(|| (serial, first.remove()))
     }
 
     /// Checks that every entry is in the index of its phase.
@@ -301,12 +339,12 @@ impl Table {
             match entry.phase {
                 ServicePhase::Idle => check(entry.work.is_none(), "work that waits for nothing")?,
                 ServicePhase::Ready(place) => {
-                    check(self.queue.get(&place) == Some(subject), "place in the queue")?;
+                    check(self.index.queue.get(&place) == Some(subject), "place in the queue")?;
                     ready += 1;
                 }
-                ServicePhase::Parked => parked += usize::from(self.parked.contains(subject)),
+                ServicePhase::Parked => parked += usize::from(self.index.parked.contains(subject)),
                 ServicePhase::Waiting(at) => {
-                    waiting += usize::from(self.timers.contains(&(at, subject.clone())))
+                    waiting += usize::from(self.index.timers.contains(&(at, subject.clone())))
                 }
                 ServicePhase::Calling => calling += 1,
             }
@@ -318,12 +356,12 @@ impl Table {
                 Subject::Room(_) => rooms += usize::from(entry.held.is_some()),
             }
         }
-        check(ready == self.queue.len(), "queue")?;
-        check(parked == self.parked.len(), "parked entries")?;
-        check(waiting == self.timers.len(), "timers")?;
+        check(ready == self.index.queue.len(), "queue")?;
+        check(parked == self.index.parked.len(), "parked entries")?;
+        check(waiting == self.index.timers.len(), "timers")?;
         check(calling == self.in_flight && self.background <= self.in_flight, "requests in flight")?;
         check(claims == self.claims.len(), "claims")?;
-        check((sessions, rooms) == (self.sessions, self.rooms), "what is held")
+        check((sessions, rooms) == (self.index.sessions, self.index.rooms), "what is held")
     }
 }
 
@@ -337,7 +375,23 @@ impl OwnedRecord {
         task
     }
 
-    fn is_idle(&self) -> bool {
+    /// Removes a claim, which is answered elsewhere. Returns the claim, and the attempt if it is made for the
+    /// claim; `None` if the entry does not have the claim.
+    pub(super) fn take_claim(&mut self, serial: u64) -> Option<(Claim, Option<Box<ClaimAttempt>>)> {
+        let is_it = |claim: &Claim| claim.serial == serial;
+        let at_work = self.work.as_ref().and_then(|work| work.claim).filter(is_it);
+        if let Some(claim) = at_work {
+            return Some((claim, self.work.take()));
+        }
+        let place = self.tasks.iter().position(|task| matches!(task, Task::Claim(claim) if is_it(claim)))?;
+        match self.tasks.remove(place)? {
+            Task::Claim(claim) => Some((claim, None)),
+            Task::Release => None,
+        }
+    }
+
+    /// Returns true if the entry is not owned and has no attempt, task, request or check.
+    pub(super) fn is_idle(&self) -> bool {
         self.is_unused() && self.rechecks == 0
     }
 

@@ -20,14 +20,14 @@ pub(super) struct Witness {
     newest: Option<Write>,
     /// Time of the next read of the write; set while the store is in doubt.
     ask_at: Option<Instant>,
-    /// Write whose read is in flight.
-    asked: Option<Write>,
+    /// True if a read is in flight.
+    asked: bool,
     failures: u32,
 }
 
 /// A key, and the revision of a write of that key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Write {
+pub(super) struct Write {
     key: Bytes,
     revision: u64,
 }
@@ -42,34 +42,33 @@ impl Witness {
 
     /// Plans a read of the witness: the store may have lost writes.
     pub(super) fn doubt(&mut self, now: Instant) {
-        (self.ask_at, self.failures) = (self.newest.as_ref().map(|_| now), 0);
+        (self.ask_at, self.failures) = (Some(now), 0);
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.ask_at.filter(|_| self.asked.is_none())
+        self.ask_at.filter(|_| !self.asked)
     }
 
-    fn poll(&mut self, now: Instant) -> Option<Request> {
+    /// Returns the write to read, if the read is due. Without a write, none can be lost.
+    fn poll(&mut self, now: Instant) -> Option<Write> {
         if self.deadline()? > now {
             return None;
         }
         self.ask_at = None;
-        let write = self.newest.clone()?;
-        let mut read = Range { keys_only: true, ..Range::of(Span::one(write.key.clone())) };
-        read.revision = write.revision;
-        self.asked = Some(write);
-        Some(Request::Range(read))
+        self.asked = self.newest.is_some();
+        self.newest.clone()
     }
 
-    /// Returns true if the store has lost the write of the last read.
+    /// Handles the outcome of the read of a write. Returns true if the store has lost the write.
     fn is_lost(
         &mut self,
         config: &RegistrarConfig,
         now: Instant,
+        write: &Write,
         outcome: &Result<Response, Failure>,
         rng: &mut Rng,
     ) -> bool {
-        let Some(write) = self.asked.take() else { return false };
+        self.asked = false;
         match outcome {
             Ok(Response { answer: Answer::Range { kvs, .. }, .. }) => {
                 !kvs.iter().any(|kv| kv.key == write.key && kv.modified == write.revision)
@@ -101,15 +100,22 @@ impl Registrar {
     /// Reads the witness again if the store is in doubt.
     pub(super) fn poll_witness(&mut self, now: Instant) {
         if self.running
-            && let Some(request) = self.witness.poll(now)
+            && let Some(write) = self.witness.poll(now)
         {
-            self.send(now, Purpose::Witness, request);
+            let mut read = Range { keys_only: true, ..Range::of(Span::one(write.key.clone())) };
+            read.revision = write.revision;
+            self.send(now, Purpose::Witness(write), Request::Range(read));
         }
     }
 
-    pub(super) fn handle_witness(&mut self, now: Instant, outcome: &Result<Response, Failure>) {
+    pub(super) fn handle_witness(
+        &mut self,
+        now: Instant,
+        write: &Write,
+        outcome: &Result<Response, Failure>,
+    ) {
         let Self { witness, config, rng, .. } = self;
-        if witness.is_lost(config, now, outcome, rng) {
+        if witness.is_lost(config, now, write, outcome, rng) {
             self.begin_anew(now, Anew::Lost);
         }
     }

@@ -57,9 +57,10 @@ impl<T> Calls<T> {
         self.open.first_key_value().map(|(_, purpose)| purpose)
     }
 
-    /// Gives up the oldest open request; its answer will be ignored.
-    pub(crate) fn take_oldest(&mut self) -> Option<T> {
-        self.open.pop_first().map(|(_, purpose)| purpose)
+    /// Gives up the oldest open request if the condition holds for its purpose; its answer will be ignored.
+    pub(crate) fn take_oldest_if(&mut self, is_over: impl FnOnce(&T) -> bool) -> Option<T> {
+        let oldest = self.open.first_entry()?;
+        is_over(oldest.get()).then(|| oldest.remove())
     }
 
     /// Gives up all requests. The registry may execute them nevertheless.
@@ -94,7 +95,8 @@ mod tests {
             calls.send(Request::Compact { revision: 1 }, purpose);
         }
         assert_eq!((calls.oldest(), calls.len()), (Some(&"first"), 3));
-        assert_eq!(calls.take_oldest(), Some("first"));
+        assert_eq!(calls.take_oldest_if(|_| false), None);
+        assert_eq!(calls.take_oldest_if(|oldest| *oldest == "first"), Some("first"));
         assert!(calls.take(CallId(7)).is_none(), "it is given up for good");
         assert_eq!(calls.take(CallId(10)), Some("second"));
         calls.forget();

@@ -64,6 +64,18 @@ fn broken_invariants_of_matchmaking_are_told_and_counted_too() {
 }
 
 #[test]
+fn a_broken_invariant_of_the_registrar_is_told_and_counted_too() {
+    let mut world = World::new(|_| {});
+    world.node.registrar.find_bug("something");
+    assert_eq!(world.node.poll_timeout().map(|deadline| deadline.reason), Some("output is queued"));
+    world.settle();
+    assert_ne!(world.node.poll_timeout().map(|deadline| deadline.reason), Some("output is queued"));
+    assert_eq!(world.node.stats().bugs, 1);
+    let told = told(&world);
+    assert!(matches!(told[..], [Event::Bug { what: "something", .. }]), "{told:?}");
+}
+
+#[test]
 #[should_panic(expected = "broken invariant: an open connection has no session")]
 fn a_test_fails_at_a_broken_invariant() {
     let mut world = World::new(|_| {});

@@ -6,7 +6,7 @@ use prost::Message as _;
 use super::bench::{Fate, name, session};
 use super::*;
 use crate::base::time::Duration;
-use crate::registry::{Delete, Registry, RegistryConfig, Request, Snapshot, Span};
+use crate::registry::{Delete, Registry, RegistryConfig, Request, Response, Snapshot, Span};
 
 const KEY: &str = "/generation";
 

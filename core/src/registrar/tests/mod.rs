@@ -1,6 +1,7 @@
 //! Tests of the registrar with a registry machine under the control of the test.
 
 mod bench;
+mod bugs;
 mod deployment;
 mod generation;
 mod lease;
