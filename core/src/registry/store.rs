@@ -137,21 +137,24 @@ impl Store {
         lease: Option<LeaseId>,
     ) -> (Bytes, Option<LeaseId>) {
         let modified = self.begin();
-        // Copies the key, so that the stored key does not keep a larger buffer alive.
-        if !self.keys.contains_key(key) {
-            self.keys.insert(Bytes::copy_from_slice(key), Vec::with_capacity(1));
-        }
         let mut entries = self.keys.range_mut::<[u8], _>((Bound::Included(key), Bound::Included(key)));
-        let Some((key, versions)) = entries.next() else { return (Bytes::new(), None) };
+        let (key, versions) = match entries.next() {
+            Some((key, versions)) => (key.clone(), versions),
+            None => {
+                // Copies the key, so that the stored key does not keep a larger buffer alive.
+                let key = Bytes::copy_from_slice(key);
+                (key.clone(), self.keys.entry(key).or_insert_with(|| Vec::with_capacity(1)))
+            }
+        };
         let before = visible(versions, At::Newest);
         let (created, version) = before.map_or((modified, 1), |old| (old.created, old.version + 1));
         let leased = before.and_then(|old| old.lease);
         self.live += usize::from(before.is_none());
         let to = KeyVersion { modified, created, version, lease, value: Some(value) };
-        self.bytes += to.bytes(key);
+        self.bytes += to.bytes(&key);
         versions.push(to.clone());
         self.history.push_back(KeyChange { key: key.clone(), to });
-        (key.clone(), leased)
+        (key, leased)
     }
 
     /// Deletes keys, in order, and passes the former version of each to `each`.
@@ -220,7 +223,7 @@ impl Store {
         }
     }
 
-    /// Drops the versions of a key that can no longer be read.
+    /// Drops the versions of a key that can no longer be read, if an earlier trim has left any.
     fn trim(&mut self, key: &Bytes, at: u64) {
         let Some(versions) = self.keys.get_mut(key) else { return };
         let upto = versions.partition_point(|version| version.modified <= at);

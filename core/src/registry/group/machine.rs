@@ -115,7 +115,7 @@ impl GroupCommit {
         let responses = match transaction::responses(response, &group.members, &group.bundles) {
             Ok(responses) => responses,
             Err(malformed) => {
-                let _ = self.fail(group, GroupFailure::Lost);
+                let _aftermath = self.fail(group, GroupFailure::Lost);
                 return Err(malformed);
             }
         };
@@ -259,6 +259,7 @@ impl GroupCommit {
         Ok(())
     }
 
+    /// Reports the outcome of a request, unless the request has run out of time and has an outcome.
     fn reply(&mut self, id: CallId, outcome: Result<Response, Failure>) {
         let Some(open) = self.open.remove(&id) else { return };
         self.due.remove(&(open.due, id));
