@@ -47,8 +47,10 @@ impl Client {
         if self.pending_leaves.take_room(room) {
             new.phase = RoomPhase::Leaving { sent: false, live: false, again: true };
         }
+        // Without a session, the first `Welcome` opens the replica.
         if let Some(identity) = self.identity() {
-            new.replicated.open(self.server_clock(now), &self.config.player, &identity);
+            let clock = self.server_clock(now);
+            new.replicated.open(clock, &self.config.player, &identity);
         }
         self.rooms.insert(String::from(room), new);
         Ok(())

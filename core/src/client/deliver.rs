@@ -1,12 +1,13 @@
 //! Messages of the server about a room.
 
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 
 use skirmish_proto::v1;
 
 use super::event::{Outcome, StateRefusal};
 use super::replicated::Keep;
-use super::room::{RequestKind, RoomPhase, RoomRequest};
+use super::room::{ClientRoom, RequestKind, RoomPhase, RoomRequest};
 use super::{Client, Event, Fault};
 use crate::base::id::Cursor;
 use crate::base::plant::Plant;
@@ -22,11 +23,28 @@ const fn is_answered(request: &RoomRequest, named: u64) -> bool {
     named != 0 && request.number == named
 }
 
+/// Returns a room whose membership the server has confirmed on this connection. Messages about
+/// other rooms are ignored, since they belong to earlier memberships.
+fn live_room<'a>(rooms: &'a mut BTreeMap<String, ClientRoom>, name: &str) -> Option<&'a mut ClientRoom> {
+    rooms.get_mut(name).filter(|room| room.is_live())
+}
+
+/// Returns a live room with this epoch. Messages of other epochs are ignored, since they belong
+/// to earlier lives of the room.
+fn live_room_in<'a>(
+    rooms: &'a mut BTreeMap<String, ClientRoom>,
+    name: &str,
+    epoch: u64,
+) -> Option<&'a mut ClientRoom> {
+    live_room(rooms, name).filter(|room| room.epoch() == epoch)
+}
+
 impl Client {
     pub(super) fn joined(&mut self, now: Now, joined: v1::Joined) -> Result<(), Fault> {
         let clock = self.server_clock(now);
-        let Some(identity) = self.identity() else { return Ok(()) };
+        let identity = self.identity().ok_or(Fault::BeforeWelcome)?;
         let Self { rooms, outputs, config, planted, .. } = self;
+        // The client may have left the room meanwhile.
         let Some(room) = rooms.get_mut(&joined.room) else { return Ok(()) };
         let name = &joined.room;
         let Some(request) = room.request.as_mut().filter(|request| is_answered(request, joined.request))
@@ -91,6 +109,7 @@ impl Client {
             return;
         }
         let Self { rooms, outputs, config, .. } = self;
+        // The client may have left the room meanwhile.
         let Some(room) = rooms.get_mut(&left.room) else { return };
         let name = &left.room;
         let reason = left.reason();
@@ -139,11 +158,10 @@ impl Client {
 
     pub(super) fn entry(&mut self, entry: v1::Entry) -> Result<(), Fault> {
         let Self { rooms, outputs, config, .. } = self;
-        let Some(room) = rooms.get_mut(&entry.room).filter(|room| room.is_live()) else { return Ok(()) };
-        let Some(cursor) = room.cursor else { return Ok(()) };
-        if entry.epoch != cursor.epoch {
+        let Some(room) = live_room(rooms, &entry.room) else { return Ok(()) };
+        let Some(cursor) = room.cursor.filter(|cursor| cursor.epoch == entry.epoch) else {
             return Err(Fault::EntryOfAnotherEpoch);
-        }
+        };
         if entry.seq <= cursor.seq {
             return Ok(());
         }
@@ -188,11 +206,10 @@ impl Client {
     pub(super) fn snapshot(&mut self, snapshot: v1::Snapshot) -> Result<(), Fault> {
         self.acknowledge(&snapshot.room, snapshot.epoch, snapshot.client_seq)?;
         let Self { rooms, outputs, .. } = self;
-        let Some(room) = rooms.get_mut(&snapshot.room).filter(|room| room.is_live()) else { return Ok(()) };
-        let Some(cursor) = &mut room.cursor else { return Ok(()) };
-        if snapshot.epoch != cursor.epoch {
+        let Some(room) = live_room(rooms, &snapshot.room) else { return Ok(()) };
+        let Some(cursor) = room.cursor.as_mut().filter(|cursor| cursor.epoch == snapshot.epoch) else {
             return Err(Fault::SnapshotOfAnotherEpoch);
-        }
+        };
         if snapshot.seq < cursor.seq && !room.fresh {
             return Err(Fault::SnapshotWentBack);
         }
@@ -219,7 +236,7 @@ impl Client {
     pub(super) fn throttle(&mut self, now: Now, throttle: v1::Throttle) {
         let class = throttle.class();
         let retry_after = Duration::from_millis(throttle.retry_after_ms.into()).min(LONGEST_THROTTLE);
-        let Some(room) = self.rooms.get_mut(&throttle.room).filter(|room| room.is_live()) else { return };
+        let Some(room) = live_room(&mut self.rooms, &throttle.room) else { return };
         if class == v1::Class::Reliable {
             room.outbox.go_back(throttle.expected, now.instant + retry_after);
         }
@@ -227,8 +244,8 @@ impl Client {
     }
 
     pub(super) fn latest_received(&mut self, latest: v1::Latest) {
-        let Some(room) = self.rooms.get_mut(&latest.room).filter(|room| room.is_live()) else { return };
-        if latest.epoch == room.epoch() && room.versions.grows(latest.member, latest.key, latest.version) {
+        let Some(room) = live_room_in(&mut self.rooms, &latest.room, latest.epoch) else { return };
+        if room.versions.grows(latest.member, latest.key, latest.version) {
             self.outputs.event(Event::Latest {
                 room: latest.room,
                 member: latest.member,
@@ -241,19 +258,14 @@ impl Client {
     }
 
     pub(super) fn state_received(&mut self, now: Now, state: &v1::State) -> Result<(), Fault> {
-        if state.refused
-            && !state.full
-            && let Some(session) = &mut self.session
-        {
+        if state.refused && !state.full {
+            let session = self.session.as_mut().ok_or(Fault::BeforeWelcome)?;
             session.clock.wall_ms = state.wall_ms;
             session.clock.heard = now.instant;
         }
         let clock = self.server_clock(now);
         let Self { rooms, outputs, config, .. } = self;
-        let Some(room) = rooms.get_mut(&state.room).filter(|room| room.is_live()) else { return Ok(()) };
-        if state.epoch != room.epoch() {
-            return Ok(());
-        }
+        let Some(room) = live_room_in(rooms, &state.room, state.epoch) else { return Ok(()) };
         if state.full {
             room.replicated.give_up(&state.entries);
             let names = state.entries.iter().map(|entry| entry.name.clone()).collect();
@@ -269,10 +281,7 @@ impl Client {
 
     pub(super) fn reconcile(&mut self, step: &v1::Reconcile) -> Result<(), Fault> {
         let Self { rooms, outputs, config, .. } = self;
-        let Some(room) = rooms.get_mut(&step.room).filter(|room| room.is_live()) else { return Ok(()) };
-        if step.epoch != room.epoch() {
-            return Ok(());
-        }
+        let Some(room) = live_room_in(rooms, &step.room, step.epoch) else { return Ok(()) };
         if room.replicated.reconcile(&config.player, step)? {
             outputs.event(Event::State { room: String::from(&step.room) });
         }
@@ -282,9 +291,7 @@ impl Client {
     fn acknowledge(&mut self, room: &str, epoch: u64, client_seq: u64) -> Result<(), Fault> {
         let Self { rooms, outputs, config, .. } = self;
         let name = room;
-        let Some(room) = rooms.get_mut(name).filter(|room| room.is_live() && room.epoch() == epoch) else {
-            return Ok(());
-        };
+        let Some(room) = live_room_in(rooms, name, epoch) else { return Ok(()) };
         let acknowledged =
             room.outbox.acknowledge(client_seq, config.outbox_messages).map_err(|_| Fault::NeverSent)?;
         outputs.outcomes(name, acknowledged, Outcome::Acknowledged);

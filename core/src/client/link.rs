@@ -1,5 +1,6 @@
 //! The life of a connection, and of the session across connections.
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::string::{String, ToString as _};
 
@@ -128,6 +129,7 @@ impl Client {
         let goodbye = v1::Goodbye { reason: v1::Reason::ClientLeft.into(), ..v1::Goodbye::default() };
         if let Some(link) = self.link.as_mut().filter(|link| link.welcomed) {
             let frame = wire::encode(v1::Kind::Goodbye, &v1::Metadata::default(), &goodbye);
+            // A connection that can seal no more frames ends without the `Goodbye`.
             self.farewell = match &mut link.seal {
                 Some(seal) => seal.seal(&frame).ok(),
                 None => Some(frame),
@@ -142,7 +144,7 @@ impl Client {
         self.observe(now);
         if self.state == ClientState::Connecting {
             self.farewell = None;
-            self.link = Some(OpenConnection::new(now.instant));
+            self.link = Some(Box::new(OpenConnection::new(now.instant)));
             self.step(StateTransition::Established);
         }
     }
@@ -171,10 +173,7 @@ impl Client {
     /// connection.
     pub fn handle_frame(&mut self, now: Now, frame: Bytes) {
         self.observe(now);
-        let Some(link) = &mut self.link else { return };
-        link.liveness.handle_frame(now.instant);
-        let taken = if self.is_congested() { Err(Fault::NotPolled) } else { self.receive(now, frame) };
-        if let Err(fault) = taken {
+        if let Err(fault) = self.receive(now, frame) {
             self.give_up(fault);
         }
     }
@@ -216,11 +215,12 @@ impl Client {
             ClientState::Idle => None,
             ClientState::Connecting => Some(Deadline::new(timeout, "the dial takes too long")),
             ClientState::Syncing => Some(Deadline::new(timeout, "the handshake takes too long")),
-            ClientState::Connected => Some(Deadline::new(
-                self.link.as_ref()?.liveness.deadline(&self.config),
-                "the server is silent",
-            )),
-            ClientState::Disconnected => Some(Deadline::new(self.retry_at?, "the back-off is over")),
+            ClientState::Connected => {
+                let link = self.link.as_ref();
+                let silent = link.map_or(self.entered, |link| link.liveness.deadline(&self.config));
+                Some(Deadline::new(silent, "the server is silent"))
+            }
+            ClientState::Disconnected => Some(Deadline::new(self.retry_at, "the back-off is over")),
         }
     }
 
@@ -239,7 +239,6 @@ impl Client {
                 self.lose(Duration::ZERO);
             }
             ClientState::Disconnected => {
-                self.retry_at = None;
                 self.step(StateTransition::BackoffOver);
                 if !self.planted.is(Plant::BackoffForever) {
                     self.dial();
@@ -248,10 +247,10 @@ impl Client {
         }
     }
 
-    /// Returns true if the connection was silent for too long.
+    /// Returns true if the connection was silent for too long, or is not there.
     fn is_dead(&mut self, now: Instant) -> bool {
         let Self { link, config, planted, .. } = self;
-        let Some(link) = link else { return false };
+        let Some(link) = link else { return true };
         let dead = link.liveness.handle_timeout(config, now);
         if dead && planted.is(Plant::ClientBlind) {
             link.liveness = Liveness::new(now);
@@ -262,20 +261,20 @@ impl Client {
 
     fn dial(&mut self) {
         if self.state == ClientState::Idle {
-            self.retry_at = None;
             self.step(StateTransition::Dial);
             self.outputs.push(Output::Dial);
         }
     }
 
-    /// Drops the connection. The client dials again after the back-off.
+    /// Drops the connection. The client dials again after the back-off. Has no effect if the
+    /// connection was given up meanwhile.
     fn lose(&mut self, retry_after: Duration) {
         if self.state.after(StateTransition::Lost).is_none() {
             return;
         }
         self.drop_link();
         let wait = self.backoff.next(&mut self.rng, retry_after);
-        self.retry_at = Some(self.now + wait);
+        self.retry_at = self.now + wait;
         self.step(StateTransition::Lost);
     }
 
@@ -285,7 +284,6 @@ impl Client {
             self.outputs.push(Output::Hangup);
         }
         self.drop_link();
-        self.retry_at = None;
         self.backoff.reset();
         self.step(StateTransition::Stop);
     }

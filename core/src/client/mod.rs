@@ -36,6 +36,7 @@ mod state;
 mod tests;
 mod transmit;
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use core::ops::Bound;
@@ -78,13 +79,13 @@ pub struct Client {
     state: ClientState,
     /// Time at which the state was entered.
     entered: Instant,
-    /// End of the back-off.
-    retry_at: Option<Instant>,
+    /// End of the last back-off.
+    retry_at: Instant,
     /// Earliest time for a dial, if the server has named one.
     limited_until: Option<Instant>,
     backoff: Backoff,
-    /// The connection, while it is open.
-    link: Option<OpenConnection>,
+    /// The connection, while it is open. Boxed, because `poll_transmit` moves the connection.
+    link: Option<Box<OpenConnection>>,
     /// The session, which outlives connections.
     session: Option<WelcomedSession>,
     limits: Limits,
@@ -118,7 +119,7 @@ impl Client {
             now: Instant::ZERO,
             state: ClientState::Idle,
             entered: Instant::ZERO,
-            retry_at: None,
+            retry_at: Instant::ZERO,
             limited_until: None,
             link: None,
             session: None,

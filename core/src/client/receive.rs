@@ -4,16 +4,16 @@ use bytes::Bytes;
 use skirmish_proto::v1;
 
 use super::event::Outcome;
-use super::link::{SILENT_HEARTBEATS, ServerClock, WelcomedSession};
+use super::link::{OpenConnection, SILENT_HEARTBEATS, ServerClock, WelcomedSession};
 use super::pacer::Pacer;
 use super::replicated::ReplicaIdentity;
 use super::room::ClientRoom;
 use super::state::{ClientState, StateTransition};
-use super::{Client, Event, Fault};
+use super::{Client, ClientConfig, Event, Fault};
 use crate::base::id::SessionId;
-use crate::base::time::{Duration, Now};
+use crate::base::time::{Duration, Instant, Now};
 use crate::config::{Config, Rate, Rates};
-use crate::wire::{self, Frame, ToClient, WireError};
+use crate::wire::{self, Frame, ToClient, WireError, Zstd};
 
 /// Limits of the server, as named by the last `Welcome`; the defaults before the first.
 #[derive(Clone, Copy, Debug)]
@@ -94,23 +94,87 @@ fn window(burst: u32) -> usize {
 /// that bound.
 const HEARTBEAT: (u32, u32) = (100, 3_600_000);
 
+impl OpenConnection {
+    /// Decodes the message of a frame; `None` if the server is newer and this client does not know
+    /// the kind.
+    fn decode(
+        &mut self,
+        config: &ClientConfig,
+        zstd: &mut Zstd,
+        bytes: Bytes,
+    ) -> Result<Option<ToClient>, Fault> {
+        let welcomed = self.welcomed;
+        let decoded = (|| {
+            let mut frame = Frame::decode(bytes, config.max_frame)?;
+            if let Some(seal) = &mut self.seal {
+                frame = seal.open(frame)?;
+            }
+            if frame.flags & wire::FLAG_ZSTD != 0 && config.accept_zstd {
+                frame = zstd.inflate(frame, config.max_frame)?;
+            }
+            ToClient::decode(&frame)
+        })();
+        if welcomed && matches!(decoded, Err(WireError::UnknownKind(_))) {
+            return Ok(None);
+        }
+        decoded.map(Some).map_err(|error| match error {
+            // Only the first frame can tell another version from garbage.
+            WireError::UnknownVersion(_) if !welcomed => Fault::UnknownVersion,
+            error => error.into(),
+        })
+    }
+
+    /// Handles the server's `Welcome`. Returns the session and the limits.
+    fn welcome(
+        &mut self,
+        now: Instant,
+        welcome: &v1::Welcome,
+        has_session: bool,
+    ) -> Result<(SessionId, Limits), Fault> {
+        if let Some(offer) = self.offer.take() {
+            if welcome.seal_key.is_empty() {
+                return Err(Fault::NoSeal);
+            }
+            self.seal = Some(offer.finish(&welcome.seal_key, &welcome.session)?);
+        }
+        let id =
+            SessionId::from_wire(&welcome.session).ok_or(WireError::BadFieldLength("Welcome.session"))?;
+        if welcome.resumed && !has_session {
+            return Err(Fault::ResumedUnasked);
+        }
+        self.welcomed = true;
+        let limits = Limits::new(&welcome.limits.unwrap_or_default());
+        self.pacer = Pacer::new(&limits.rates, limits.frame_bytes, now);
+        let (shortest, longest) = HEARTBEAT;
+        let heartbeat = match welcome.heartbeat_ms {
+            0 => Config::default().heartbeat.interval,
+            ms => Duration::from_millis(ms.clamp(shortest, longest).into()),
+        };
+        if !welcome.answers_pings {
+            self.liveness.expect(heartbeat.saturating_mul(SILENT_HEARTBEATS));
+        }
+        Ok((id, limits))
+    }
+}
+
 impl Client {
+    /// Handles a frame. The frame of a connection that was closed meanwhile has no effect.
     pub(super) fn receive(&mut self, now: Now, frame: Bytes) -> Result<(), Fault> {
-        let Some(message) = self.decode(frame)? else { return Ok(()) };
-        let Some(link) = &mut self.link else { return Ok(()) };
-        let message = match message {
+        let is_congested = self.is_congested();
+        let Self { link: Some(link), session, config, zstd, .. } = self else { return Ok(()) };
+        link.liveness.handle_frame(now.instant);
+        if is_congested {
+            return Err(Fault::NotPolled);
+        }
+        let Some(message) = link.decode(config, zstd, frame)? else { return Ok(()) };
+        match message {
             ToClient::Welcome(welcome) if link.greeted && !link.welcomed => {
-                return self.welcome(now, &welcome);
+                let (id, limits) = link.welcome(now.instant, &welcome, session.is_some())?;
+                self.welcome(now, &welcome, id, limits);
             }
             ToClient::Welcome(_) => return Err(Fault::SecondWelcome),
-            ToClient::Goodbye(goodbye) => {
-                self.goodbye(goodbye);
-                return Ok(());
-            }
-            message if link.welcomed => message,
-            _ => return Err(Fault::BeforeWelcome),
-        };
-        match message {
+            ToClient::Goodbye(goodbye) => self.goodbye(goodbye),
+            _ if !link.welcomed => return Err(Fault::BeforeWelcome),
             ToClient::Ping(ping) => link.ping(&ping),
             ToClient::Pong(pong) => link.liveness.handle_pong(now.instant, pong.nonce),
             ToClient::Application { type_url, payload } => {
@@ -125,71 +189,22 @@ impl Client {
             ToClient::Latest(latest) => self.latest_received(latest),
             ToClient::State(state) => self.state_received(now, &state)?,
             ToClient::Reconcile(step) => self.reconcile(&step)?,
-            ToClient::Queued(queued) => self.queued(queued),
+            ToClient::Queued(queued) => self.queued(queued)?,
             ToClient::Matched(matched) => self.matched(matched),
             ToClient::Unsupported(what) => {
                 self.outputs.event(Event::Unsupported { kind: what.kind, type_url: what.type_url });
             }
-            ToClient::Welcome(_) | ToClient::Goodbye(_) => {}
         }
         self.finish_sync();
         Ok(())
     }
 
-    /// Decodes the message of a frame; `None` if the server is newer and this client does not know
-    /// the kind.
-    fn decode(&mut self, bytes: Bytes) -> Result<Option<ToClient>, Fault> {
-        let Some(link) = &mut self.link else { return Ok(None) };
-        let welcomed = link.welcomed;
-        let decoded = (|| {
-            let mut frame = Frame::decode(bytes, self.config.max_frame)?;
-            if let Some(seal) = &mut link.seal {
-                frame = seal.open(frame)?;
-            }
-            if frame.flags & wire::FLAG_ZSTD != 0 && self.config.accept_zstd {
-                frame = self.zstd.inflate(frame, self.config.max_frame)?;
-            }
-            ToClient::decode(&frame)
-        })();
-        if welcomed && matches!(decoded, Err(WireError::UnknownKind(_))) {
-            return Ok(None);
-        }
-        decoded.map(Some).map_err(|error| match error {
-            // Only the first frame can tell another version from garbage.
-            WireError::UnknownVersion(_) if !welcomed => Fault::UnknownVersion,
-            error => error.into(),
-        })
-    }
-
-    fn welcome(&mut self, now: Now, welcome: &v1::Welcome) -> Result<(), Fault> {
-        let Some(link) = &mut self.link else { return Ok(()) };
-        if let Some(offer) = link.offer.take() {
-            if welcome.seal_key.is_empty() {
-                return Err(Fault::NoSeal);
-            }
-            link.seal = Some(offer.finish(&welcome.seal_key, &welcome.session)?);
-        }
-        let id =
-            SessionId::from_wire(&welcome.session).ok_or(WireError::BadFieldLength("Welcome.session"))?;
-        if welcome.resumed && self.session.is_none() {
-            return Err(Fault::ResumedUnasked);
-        }
-        link.welcomed = true;
-        let limits = Limits::new(&welcome.limits.unwrap_or_default());
-        link.pacer = Pacer::new(&limits.rates, limits.frame_bytes, now.instant);
+    fn welcome(&mut self, now: Now, welcome: &v1::Welcome, id: SessionId, limits: Limits) {
         let lost = self.session.is_some() && !welcome.resumed;
         // A lost ticket may have named a higher epoch.
         let known = self.session.as_ref().filter(|_| welcome.resumed).map_or(0, |session| session.epoch);
-        let (shortest, longest) = HEARTBEAT;
-        let heartbeat = match welcome.heartbeat_ms {
-            0 => Config::default().heartbeat.interval,
-            ms => Duration::from_millis(ms.clamp(shortest, longest).into()),
-        };
-        if !welcome.answers_pings {
-            link.liveness.expect(heartbeat.saturating_mul(SILENT_HEARTBEATS));
-        }
-        self.limits = limits;
-        self.session = Some(WelcomedSession {
+        let clock = ServerClock { wall_ms: welcome.wall_ms, heard: now.instant };
+        let session = WelcomedSession {
             id,
             epoch: welcome.epoch.max(known),
             replica: welcome.replica,
@@ -197,46 +212,38 @@ impl Client {
                 0 => Config::default().rooms.tombstone_horizon,
                 ms => Duration::from_millis(ms.into()),
             },
-            clock: ServerClock { wall_ms: welcome.wall_ms, heard: now.instant },
-        });
+            clock,
+        };
+        self.limits = limits;
+        let identity = self.identity_in(&session);
+        self.session = Some(session);
         self.backoff.reset();
         self.outputs.event(Event::Session { epoch: welcome.epoch, resumed: welcome.resumed, lost });
         if lost {
             self.lose_session();
         }
-        self.adapt(now);
-        self.finish_sync();
-        Ok(())
+        self.adapt(clock.at(now), &identity);
     }
 
     /// Adapts the kept messages and replicas to the limits and the clock of the server.
-    fn adapt(&mut self, now: Now) {
-        let clock = self.server_clock(now);
-        let Some(identity) = self.identity() else { return };
+    fn adapt(&mut self, clock: Now, identity: &ReplicaIdentity) {
         let Self { rooms, outputs, config, limits, .. } = self;
         for (name, room) in rooms {
             let larger = room.outbox.settle_larger(limits.body_bytes);
             outputs.outcomes(name, larger, Outcome::Refused);
             room.latest.retain(|key, (body, _)| *key < limits.latest_keys && body.len() <= limits.body_bytes);
-            room.replicated.open(clock, &config.player, &identity);
-            if let Some(replica) = room.replicated.replica_mut() {
-                replica.observe_wall(clock, clock.wall.0);
-            }
+            room.replicated.open(clock, &config.player, identity);
         }
     }
 
     /// Returns the parameters of the replicas of this session; `None` without a session.
     pub(super) fn identity(&self) -> Option<ReplicaIdentity> {
-        let session = self.session.as_ref()?;
+        self.session.as_ref().map(|session| self.identity_in(session))
+    }
+
+    fn identity_in(&self, session: &WelcomedSession) -> ReplicaIdentity {
         let (names, entries) = (self.limits.state_entries, self.config.state_entries);
-        Some(ReplicaIdentity::new(
-            session.replica,
-            names,
-            entries,
-            session.horizon,
-            self.names_seed,
-            self.planted,
-        ))
+        ReplicaIdentity::new(session.replica, names, entries, session.horizon, self.names_seed, self.planted)
     }
 
     /// Changes to connected once the server has answered for every room of the resume.

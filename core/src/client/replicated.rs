@@ -55,6 +55,10 @@ impl ReplicaIdentity {
         };
         Self { replica, limits, seed }
     }
+
+    fn replica(&self) -> Replica {
+        Replica::new(self.replica, self.limits.clone(), self.seed)
+    }
 }
 
 /// Part of a replica that the client keeps when it is a member again.
@@ -71,6 +75,7 @@ pub(super) enum Keep {
 /// The replica, and the progress of its exchange with the server.
 #[derive(Debug, Default)]
 pub(super) struct Replicated {
+    /// Exists from the first `Welcome` on, so while the server sends messages about the room.
     replica: Option<(ReplicaIdentity, Replica)>,
     /// Epoch of the room that the replica belongs to, once it is known.
     epoch: Option<u64>,
@@ -120,22 +125,21 @@ impl Replicated {
         }
     }
 
-    /// Creates the replica after the first `Welcome`, with the writes from before.
-    pub(super) fn open(&mut self, now: Now, player: &str, identity: &ReplicaIdentity) {
-        if self.replica.is_some() {
-            return;
-        }
-        let mut replica = Replica::new(identity.replica, identity.limits.clone(), identity.seed);
+    /// Creates the replica after the first `Welcome`, with the writes from before. An existing
+    /// replica follows the server's clock.
+    pub(super) fn open(&mut self, now: Now, player: &str, identity: &ReplicaIdentity) -> &mut Replica {
+        let Self { replica, early_properties, early_counters, .. } = self;
+        let (_, replica) = replica.get_or_insert_with(|| (identity.clone(), identity.replica()));
         replica.observe_wall(now, now.wall.0);
         // The names were checked and counted when they were written. A server that allows fewer
         // names than the default gets as many as it allows.
-        for (name, value) in core::mem::take(&mut self.early_properties) {
+        for (name, value) in core::mem::take(early_properties) {
             let _ = replica.set_property(now, player, &name, value);
         }
-        for (name, delta) in core::mem::take(&mut self.early_counters) {
+        for (name, delta) in core::mem::take(early_counters) {
             let _ = replica.add(now, player, &name, delta);
         }
-        self.replica = Some((identity.clone(), replica));
+        replica
     }
 
     pub(super) fn set_property(
@@ -206,15 +210,16 @@ impl Replicated {
         let after = if keep == Keep::Unsent { self.sent } else { 0 };
         let old = self.replica.take();
         self.sent = 0;
-        self.open(now, player, identity);
-        let (Some((_, old)), Some((_, new))) = (old, &mut self.replica) else { return };
-        let (mut entries, _) = old.changes_since(after, usize::MAX);
-        if keep != Keep::Everything {
-            entries.retain(|entry| is_own(entry, player));
+        let new = self.open(now, player, identity);
+        if let Some((_, old)) = old {
+            let (mut entries, _) = old.changes_since(after, usize::MAX);
+            if keep != Keep::Everything {
+                entries.retain(|entry| is_own(entry, player));
+            }
+            // The entries did fit into a replica with the same caps. If the caps have become smaller,
+            // the server would not accept the entries either.
+            let _ = new.merge(now, None, &entries);
         }
-        // The entries did fit into a replica with the same caps. If the caps have become smaller,
-        // the server would not accept the entries either.
-        let _ = new.merge(now, None, &entries);
     }
 
     /// Drops the entries and steps that were to be sent on a lost connection; the next

@@ -154,12 +154,13 @@ impl ClientRoom {
         v1::Join { room: String::from(name), history: self.history, request: request.number }
     }
 
-    /// Returns the request to continue in the room from the cursor; `None` without a cursor.
-    pub(super) fn resume(&mut self, name: &str, requests: &mut RequestCounter) -> Option<v1::RoomCursor> {
-        let Cursor { epoch, seq } = self.cursor?;
+    /// Returns the request to continue in the room from the cursor. Without a cursor, the request is
+    /// for an epoch that no room has, so that the server begins a new membership.
+    pub(super) fn resume(&mut self, name: &str, requests: &mut RequestCounter) -> v1::RoomCursor {
+        let (epoch, seq) = (self.epoch(), self.cursor.map_or(0, |cursor| cursor.seq));
         let request = requests.next(RequestKind::Resume);
         self.request = Some(request);
-        Some(v1::RoomCursor { room: String::from(name), epoch, seq, request: request.number })
+        v1::RoomCursor { room: String::from(name), epoch, seq, request: request.number }
     }
 
     /// Returns the request to leave the room, if it was not sent on this connection.

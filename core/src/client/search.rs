@@ -19,7 +19,7 @@ use bytes::Bytes;
 use skirmish_proto::v1::{self, TicketState};
 
 use super::transmit::plain;
-use super::{Client, CommandError, Event};
+use super::{Client, CommandError, Event, Fault};
 use crate::base::id::Name;
 use crate::base::plant::{Plant, Planted};
 use crate::base::rng::{Rng, Seed};
@@ -215,7 +215,7 @@ impl Client {
         self.search.number()
     }
 
-    pub(super) fn queued(&mut self, queued: v1::Queued) {
+    pub(super) fn queued(&mut self, queued: v1::Queued) -> Result<(), Fault> {
         let (state, search) = (queued.state(), queued.search);
         let session_epoch = queued.session_epoch;
         let is_given_up = state == TicketState::GivenUp;
@@ -240,16 +240,16 @@ impl Client {
                     self.search.lose(session_epoch);
                     // A node that had the session before knows a lower epoch than the client has to
                     // send now.
-                    if let Some(session) = &mut self.session {
-                        session.epoch = session.epoch.max(session_epoch);
-                    }
+                    let session = self.session.as_mut().ok_or(Fault::BeforeWelcome)?;
+                    session.epoch = session.epoch.max(session_epoch);
                 }
                 TicketState::Unspecified | TicketState::Waiting | TicketState::Unavailable => {}
             }
         } else if self.search.request.is_some() || self.search.is_own(search) || is_given_up {
-            return;
+            return Ok(());
         }
         self.outputs.event(Event::Ticket { search, state, mode: queued.mode, reason: queued.reason });
+        Ok(())
     }
 
     /// Handles a match. The server sends a match until the match is over, so the match may be known

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use prost::Message;
 use skirmish_proto::v1;
 
+use super::link::OpenConnection;
 use super::pacer::RateClass;
 use super::room::{ClientRoom, RoomPhase};
 use super::{Client, ClientState, Fault};
@@ -57,17 +58,17 @@ impl Client {
         if let Some(frame) = self.farewell.take() {
             return Some(frame);
         }
-        let frame = self.next_frame(now.instant)?;
-        let link = self.link.as_mut()?;
-        let sealed = match &mut link.seal {
+        let mut link = self.link.take()?;
+        let sealed = self.next_frame(&mut link, now.instant).map(|frame| match &mut link.seal {
             None => Ok(frame),
             Some(seal) => seal.seal(&frame),
-        };
-        match sealed {
-            Ok(frame) => {
-                link.pacer.sent(now.instant, frame.len());
-                Some(frame)
-            }
+        });
+        if let Some(Ok(frame)) = &sealed {
+            link.pacer.sent(now.instant, frame.len());
+        }
+        self.link = Some(link);
+        match sealed? {
+            Ok(frame) => Some(frame),
             Err(error) => {
                 self.give_up(Fault::from(error));
                 None
@@ -112,10 +113,10 @@ impl Client {
         }
     }
 
-    fn next_frame(&mut self, now: Instant) -> Option<Bytes> {
-        let link = self.link.as_mut()?;
+    /// Returns the next frame before it is sealed. The connection is taken out of `self`.
+    fn next_frame(&mut self, link: &mut OpenConnection, now: Instant) -> Option<Bytes> {
         if !link.greeted {
-            return Some(self.hello(now));
+            return Some(self.hello(link, now));
         }
         if !link.welcomed {
             return None;
@@ -134,49 +135,38 @@ impl Client {
             let rtt_us = u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX);
             return Some(plain(v1::Kind::Ping, &v1::Ping { nonce, rtt_us }));
         }
-        let frame = self.request(now, control)?;
-        if let Some(link) = &mut self.link {
-            link.liveness.handle_sent(now);
-        }
+        let frame = self.request(link, now, control)?;
+        link.liveness.handle_sent(now);
         Some(frame)
     }
 
     /// Returns the next frame that the server may answer: a control frame if `control` allows one,
     /// otherwise a message of a room.
-    fn request(&mut self, now: Instant, control: bool) -> Option<Bytes> {
+    fn request(&mut self, link: &mut OpenConnection, now: Instant, control: bool) -> Option<Bytes> {
         if control
             && let Some(frame) =
-                self.membership(now).or_else(|| self.search.next_frame()).or_else(|| self.application())
+                self.membership(now).or_else(|| self.search.next_frame()).or_else(|| application(link))
         {
-            self.paced(RateClass::Control);
+            link.pacer.take(RateClass::Control);
             return Some(frame);
         }
-        self.room_message(now)
+        self.room_message(link, now)
     }
 
     /// For a harness that sends a reliable message twice: counts the second one, if the limits have
     /// place for it. Returns true if they have.
     #[cfg(feature = "plant")]
     pub fn repeats(&mut self, now: Now, bytes: usize) -> bool {
-        let takes = self.takes(RateClass::Reliable);
-        if let Some(link) = self.link.as_mut().filter(|_| takes) {
+        let Some(link) = &mut self.link else { return false };
+        let takes = link.pacer.takes(RateClass::Reliable);
+        if takes {
             link.pacer.take(RateClass::Reliable);
             link.pacer.sent(now.instant, bytes);
         }
         takes
     }
 
-    fn paced(&mut self, class: RateClass) {
-        if let Some(link) = &mut self.link {
-            link.pacer.take(class);
-        }
-    }
-
-    fn takes(&mut self, class: RateClass) -> bool {
-        self.link.as_mut().is_some_and(|link| link.pacer.takes(class))
-    }
-
-    fn hello(&mut self, now: Instant) -> Bytes {
+    fn hello(&mut self, link: &mut OpenConnection, now: Instant) -> Bytes {
         self.search.reconnect();
         self.pending_leaves.reconnect();
         let requests = &mut self.requests;
@@ -187,7 +177,7 @@ impl Client {
                 .rooms
                 .iter_mut()
                 .filter(|(_, room)| matches!(room.phase, RoomPhase::Member { .. }))
-                .filter_map(|(name, room)| room.resume(name, requests))
+                .map(|(name, room)| room.resume(name, requests))
                 .collect(),
             epoch: session.epoch,
         });
@@ -213,10 +203,8 @@ impl Client {
             agent,
             joins,
         };
-        if let Some(link) = &mut self.link {
-            link.greeted = true;
-            link.offer = seal;
-        }
+        link.greeted = true;
+        link.offer = seal;
         plain(v1::Kind::Hello, &hello)
     }
 
@@ -234,18 +222,13 @@ impl Client {
         Some(plain(v1::Kind::Join, &room.join(name, requests)))
     }
 
-    fn application(&mut self) -> Option<Bytes> {
-        let (type_url, payload) = self.link.as_mut()?.application.pop_front()?;
-        let metadata = v1::Metadata { type_url, ..v1::Metadata::default() };
-        Some(wire::encode_bytes(v1::Kind::Application, &metadata, &payload))
-    }
-
     /// Returns one frame of the next room that has a frame. Rooms alternate, and within a room the
     /// kinds of messages alternate.
-    fn room_message(&mut self, now: Instant) -> Option<Bytes> {
+    fn room_message(&mut self, link: &mut OpenConnection, now: Instant) -> Option<Bytes> {
         let in_flight: usize = self.rooms.values().map(|room| room.outbox.in_flight()).sum();
-        let (reliable_next, latest_next) = (self.takes(RateClass::Reliable), self.takes(RateClass::Latest));
-        let control_next = self.takes(RateClass::Control);
+        let pacer = &mut link.pacer;
+        let (reliable_next, latest_next) = (pacer.takes(RateClass::Reliable), pacer.takes(RateClass::Latest));
+        let control_next = pacer.takes(RateClass::Control);
         let mut name = self.served.clone();
         for _ in 0..self.rooms.len() {
             name = self.next_room(&name)?;
@@ -276,13 +259,19 @@ impl Client {
                         self.state_at = Some(now + STATE_INTERVAL);
                     }
                     self.served = name;
-                    self.paced(class);
+                    pacer.take(class);
                     return frame;
                 }
             }
         }
         None
     }
+}
+
+fn application(link: &mut OpenConnection) -> Option<Bytes> {
+    let (type_url, payload) = link.application.pop_front()?;
+    let metadata = v1::Metadata { type_url, ..v1::Metadata::default() };
+    Some(wire::encode_bytes(v1::Kind::Application, &metadata, &payload))
 }
 
 fn reliable(room: &mut ClientRoom, turn: &RoomSend<'_>) -> Option<Bytes> {
