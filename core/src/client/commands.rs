@@ -50,7 +50,8 @@ impl Client {
         // Without a session, the first `Welcome` opens the replica.
         if let Some(identity) = self.identity() {
             let clock = self.server_clock(now);
-            new.replicated.open(clock, &self.config.player, &identity);
+            let (_, refused) = new.replicated.open(clock, &self.config.player, &identity);
+            self.outputs.no_place(room, refused);
         }
         self.rooms.insert(String::from(room), new);
         Ok(())

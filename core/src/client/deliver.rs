@@ -87,7 +87,8 @@ impl Client {
         } else {
             Keep::Everything
         };
-        room.replicated.joined(clock, &config.player, &identity, joined.epoch, keep);
+        let refused = room.replicated.joined(clock, &config.player, &identity, joined.epoch, keep);
+        outputs.no_place(name, refused);
         // A new membership in a log that the client knows keeps the cursor, so that the snapshot
         // that follows can report the entries that were missed.
         if !same_log {

@@ -318,6 +318,14 @@ impl Outputs {
         );
     }
 
+    /// Appends the refusal of writes to a room's state, if there are any that have no place.
+    pub(super) fn no_place(&mut self, room: &str, names: Vec<String>) {
+        if !names.is_empty() {
+            let why = StateRefusal::Full;
+            self.event(Event::StateRefused { room: String::from(room), names, why });
+        }
+    }
+
     pub(super) fn pop(&mut self) -> Option<Output> {
         self.0.pop_front()
     }

@@ -232,7 +232,8 @@ impl Client {
             let larger = room.outbox.settle_larger(limits.body_bytes);
             outputs.outcomes(name, larger, Outcome::Refused);
             room.latest.retain(|key, (body, _)| *key < limits.latest_keys && body.len() <= limits.body_bytes);
-            room.replicated.open(clock, &config.player, identity);
+            let (_, refused) = room.replicated.open(clock, &config.player, identity);
+            outputs.no_place(name, refused);
         }
     }
 

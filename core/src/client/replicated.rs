@@ -126,20 +126,29 @@ impl Replicated {
     }
 
     /// Creates the replica after the first `Welcome`, with the writes from before. An existing
-    /// replica follows the server's clock.
-    pub(super) fn open(&mut self, now: Now, player: &str, identity: &ReplicaIdentity) -> &mut Replica {
+    /// replica follows the server's clock. Returns the replica, and the names of the writes from
+    /// before that have no place, since the server allows fewer names than the default.
+    pub(super) fn open(
+        &mut self,
+        now: Now,
+        player: &str,
+        identity: &ReplicaIdentity,
+    ) -> (&mut Replica, Vec<String>) {
         let Self { replica, early_properties, early_counters, .. } = self;
         let (_, replica) = replica.get_or_insert_with(|| (identity.clone(), identity.replica()));
         replica.observe_wall(now, now.wall.0);
-        // The names were checked and counted when they were written. A server that allows fewer
-        // names than the default gets as many as it allows.
+        let mut refused = Vec::new();
         for (name, value) in core::mem::take(early_properties) {
-            let _ = replica.set_property(now, player, &name, value);
+            if replica.set_property(now, player, &name, value).is_err() {
+                refused.push(name);
+            }
         }
         for (name, delta) in core::mem::take(early_counters) {
-            let _ = replica.add(now, player, &name, delta);
+            if replica.add(now, player, &name, delta).is_err() {
+                refused.push(name);
+            }
         }
-        replica
+        (replica, refused)
     }
 
     pub(super) fn set_property(
@@ -190,7 +199,8 @@ impl Replicated {
     }
 
     /// Starts a membership: keeps a part of the replica, and schedules a reconciliation to find the
-    /// differences from the server's replica.
+    /// differences from the server's replica. Returns the names of own entries that have no place in
+    /// the new replica.
     pub(super) fn joined(
         &mut self,
         now: Now,
@@ -198,28 +208,30 @@ impl Replicated {
         identity: &ReplicaIdentity,
         epoch: u64,
         keep: Keep,
-    ) {
+    ) -> Vec<String> {
         self.disconnected();
         self.epoch = Some(epoch);
         self.must_reconcile = true;
         if keep == Keep::Everything
             && self.replica.as_ref().is_some_and(|(id, _)| id.replica == identity.replica)
         {
-            return;
+            return Vec::new();
         }
         let after = if keep == Keep::Unsent { self.sent } else { 0 };
         let old = self.replica.take();
         self.sent = 0;
-        let new = self.open(now, player, identity);
+        let (new, mut refused) = self.open(now, player, identity);
         if let Some((_, old)) = old {
             let (mut entries, _) = old.changes_since(after, usize::MAX);
             if keep != Keep::Everything {
                 entries.retain(|entry| is_own(entry, player));
             }
-            // The entries did fit into a replica with the same caps. If the caps have become smaller,
-            // the server would not accept the entries either.
-            let _ = new.merge(now, None, &entries);
+            if new.merge(now, None, &entries).is_err() {
+                let own = entries.into_iter().filter(|entry| is_own(entry, player));
+                refused.extend(own.map(|entry| entry.name));
+            }
         }
+        refused
     }
 
     /// Drops the entries and steps that were to be sent on a lost connection; the next

@@ -1,6 +1,7 @@
 //! The room's replicated state, against a server's replica.
 
 use super::*;
+use crate::client::StateRefusal;
 use crate::crdt::{Replica, ReplicaLimits};
 
 fn limits() -> ReplicaLimits {
@@ -84,6 +85,28 @@ fn what_is_written_while_cut_off_merges_on_return() {
     assert_eq!(server.property("alice", "colour"), Some(&Bytes::from_static(b"green")));
     assert_eq!(server.counter("kills"), 2);
     assert_eq!(script.client.replica("a").unwrap().property("bob", "colour"), None);
+}
+
+#[test]
+fn what_was_written_before_the_welcome_and_has_no_place_is_refused() {
+    let mut script = Script::new(config());
+    script.client.join(script.now, "a", 0).unwrap();
+    set(&mut script, "colour", b"red");
+    set(&mut script, "shape", b"round");
+    script.client.add(script.now, "a", "kills", 3).unwrap();
+    script.connect();
+    script.hello();
+    let limits = Some(v1::Limits { state_entries: 1, ..v1::Limits::default() });
+    script.tell(v1::Kind::Welcome, &v1::Welcome { limits, ..welcome(false) });
+    let refused = Event::StateRefused {
+        room: "a".into(),
+        names: ["shape", "kills"].map(String::from).into(),
+        why: StateRefusal::Full,
+    };
+    assert!(script.events().contains(&refused));
+    let replica = script.client.replica("a").unwrap();
+    assert_eq!(replica.property("alice", "colour").unwrap(), "red");
+    assert_eq!((replica.property("alice", "shape"), replica.counter("kills")), (None, 0));
 }
 
 #[test]
