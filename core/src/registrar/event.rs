@@ -26,7 +26,7 @@ pub enum Decision {
     SessionLost {
         /// The player.
         player: Name,
-        /// Epoch of the new owner, above that of the lost session.
+        /// Epoch of the new owner; at least the one after that of the lost session.
         epoch: u64,
     },
     /// Answer to all waiting claims of a room.
@@ -40,7 +40,8 @@ pub enum Decision {
     RoomLost {
         /// The room.
         room: Name,
-        /// Epoch of the new owner, or of the lost claim if the room has no owner.
+        /// Epoch of the new owner, at least the one after that of the lost claim; or that of the lost claim
+        /// if the room has no owner.
         epoch: u64,
     },
     /// The registry's store is not the known one: every session and every room is over, and the node begins

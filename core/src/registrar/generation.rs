@@ -97,6 +97,8 @@ pub(super) struct Generation {
     closed_until: Option<Instant>,
     /// End of the time that the last confirmation of the life covers.
     confirmed: Instant,
+    /// Sending time of the last read that found the life of this node.
+    read_at: Instant,
     /// Changes of the key so far. Requests sent before the last change are outdated.
     key_changes: u64,
     /// Highest revision of the store in this life.
@@ -151,6 +153,11 @@ impl Generation {
     /// Returns true if the store surely is the known one, with an open life.
     pub(super) fn surely_goes_on(&self, now: Instant) -> bool {
         self.joined().is_some_and(|known| !known.closed) && (now < self.confirmed || self.is_blind())
+    }
+
+    /// Returns true if the store is the known one as of a read that was sent at this time or later.
+    pub(super) fn is_confirmed_since(&self, at: Instant) -> bool {
+        self.joined().is_some() && self.read_at >= at
     }
 
     /// Returns the time at which the node has to stop serving without another confirmation; `None` if the
@@ -373,6 +380,7 @@ impl Registrar {
             let relied_on =
                 self.config.node_ttl * (100 - u32::from(self.config.margin_percent.min(99))) / 100;
             self.generation.confirmed = self.generation.confirmed.max(sent + relied_on);
+            self.generation.read_at = sent;
             let is_older = own.is_some_and(|kv| kv.modified < self.generation.written);
             if is_older && !self.generation.is_blind() {
                 return self.begin_anew(now, Anew::Record);

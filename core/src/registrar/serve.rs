@@ -322,7 +322,7 @@ impl Registrar {
                     self.answer(subject, claim, ClaimOutcome::Elsewhere(node, epoch));
                     self.advance(now, subject);
                 }
-                None => self.lose(now, subject, epoch),
+                None => self.contest(now, subject, work, epoch),
             },
             ClaimAnswer::Gone => {
                 if let Some(held) = index.let_go(subject, entry) {
@@ -331,6 +331,26 @@ impl Registrar {
                 self.catch_up(now, subject, revision);
             }
         }
+    }
+
+    /// Handles an answer that shows another owner of a record that this node owns. With an epoch that is not
+    /// above the held one, the store may have gone back: then the generation's key is read and the record
+    /// asked for again. If the store is the known one, another program has written the record.
+    fn contest(&mut self, now: Instant, subject: &Subject, mut work: Box<ClaimAttempt>, epoch: u64) {
+        let Some((entry, _)) = self.table.entry(&mut self.bugs, subject) else { return };
+        let Some(held) = entry.held else {
+            return self.bugs.found("a record is kept that this node does not own");
+        };
+        let since = *work.contested.get_or_insert(now);
+        if epoch > held.epoch || since < now && self.generation.is_confirmed_since(since) {
+            return self.give_up(now, subject, epoch.max(held.epoch.saturating_add(1)));
+        }
+        work.attempt = match work.attempt.goal {
+            goal @ Goal::KeepSession { .. } => Attempt::new(goal),
+            goal => Attempt::held(goal, self.me, held.session, held.modified),
+        };
+        self.generation.plan_read(now);
+        self.try_later(now, subject, work);
     }
 
     /// Compares an answer, as of `revision`, with the last report of the watch, which may be newer.

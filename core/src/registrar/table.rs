@@ -52,11 +52,13 @@ pub(super) struct ClaimAttempt {
     pub(super) replaced: bool,
     /// Failures in a row.
     pub(super) failures: u32,
+    /// Time of the first answer with an owner whose epoch is not above the held one.
+    pub(super) contested: Option<Instant>,
 }
 
 impl ClaimAttempt {
     pub(super) fn new(attempt: Attempt, claim: Option<Claim>) -> Box<Self> {
-        Box::new(Self { attempt, claim, sent: false, replaced: false, failures: 0 })
+        Box::new(Self { attempt, claim, sent: false, replaced: false, failures: 0, contested: None })
     }
 
     /// Creates an attempt that replaces another one, whose request may be in flight.

@@ -177,6 +177,23 @@ fn an_update_is_never_blind() {
     assert_eq!(bench.registrar.holds_room(&name("r")), None);
 }
 
+/// A store that went back would show such an epoch too, so the node looks at the store first.
+#[test]
+fn a_room_that_another_program_writes_over_with_a_low_epoch_is_lost_without_a_storm_of_requests() {
+    let mut bench = Bench::serving();
+    let epoch = hold(&mut bench);
+    let theirs = bench.put(KEY, others(1));
+    bench.registrar.update_room(bench.now, &name("r"), 1, 1, 0);
+    bench.collect();
+    let before = bench.requests.len();
+    bench.settle();
+    assert_eq!(bench.take(), []);
+    bench.pass(1_000, Fate::Done);
+    assert_eq!(bench.take(), [Decision::RoomLost { room: name("r"), epoch: epoch + 1 }]);
+    assert!(bench.requests.len() - before < 8, "{}", bench.requests.len() - before);
+    assert_eq!(bench.get(KEY).unwrap().modified, theirs);
+}
+
 #[test]
 fn an_update_that_was_done_unheard_does_not_lose_the_room() {
     let mut bench = Bench::serving();

@@ -44,6 +44,22 @@ fn a_claim_of_nobodys_session_is_granted_with_its_revision_for_an_epoch() {
 }
 
 #[test]
+fn a_session_that_another_program_writes_over_with_a_low_epoch_is_lost_at_its_next_check() {
+    let mut bench = Bench::serving();
+    claim(&mut bench, 1, None, 1);
+    bench.settle();
+    let epoch = bench.registrar.holds_session(&name("p")).unwrap();
+    let theirs = bench.put(KEY, session_record(session(2), OTHER, 1, 0));
+    bench.take();
+    bench.pass(1_000, Fate::Done);
+    assert_eq!(bench.take(), [], "the store may have gone back");
+    bench.registrar.doubt(bench.now.instant, &Subject::Session(name("p")));
+    bench.pass(6_000, Fate::Done);
+    assert_eq!(bench.take(), [Decision::SessionLost { player: name("p"), epoch: epoch + 1 }]);
+    assert_eq!(bench.get(KEY).unwrap().modified, theirs);
+}
+
+#[test]
 fn a_session_is_taken_over_and_goes_on_if_it_is_the_one_that_is_named() {
     for (named, resumed) in [(Some(5), true), (Some(6), false), (None, false)] {
         let mut bench = Bench::serving();
