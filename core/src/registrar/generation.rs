@@ -364,6 +364,7 @@ impl Registrar {
     ) {
         self.generation.asked = false;
         let Some((found, own)) = outcome.as_ref().ok().and_then(read) else {
+            self.stats.garbage += u64::from(outcome.is_ok());
             return self.generation.fail(&self.config, now, &mut self.rng);
         };
         let written = matches!(&outcome, Ok(Response { answer: Answer::Txn { succeeded: true, answers }, .. })

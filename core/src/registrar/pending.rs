@@ -8,7 +8,7 @@ use super::keys::Subject;
 use super::lease_machine::RequestTag;
 use super::witness::Write;
 use crate::base::time::Instant;
-use crate::registry::{Failure, LeaseId, Response};
+use crate::registry::{Answer, Failure, LeaseId, Response};
 
 /// Selects one of the two leases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +49,23 @@ pub(super) enum Purpose {
     Key { subject: Subject, lease: LeaseId, background: bool },
 }
 
+impl Purpose {
+    /// Returns true if an answer is of the type that the request of this purpose has.
+    pub(super) const fn fits(&self, answer: &Answer) -> bool {
+        match (self, answer) {
+            (Self::Lease(..), Answer::Granted { .. } | Answer::KeptAlive { .. } | Answer::Revoked)
+            | (Self::Stray, Answer::Revoked)
+            | (
+                Self::Register(_) | Self::Refresh | Self::Generation | Self::WriteCheck | Self::Key { .. },
+                Answer::Txn { .. },
+            ) => true,
+            // A page that is not the last one has keys.
+            (Self::Witness(_) | Self::Read(_), Answer::Range { kvs, more, .. }) => !*more || !kvs.is_empty(),
+            _ => false,
+        }
+    }
+}
+
 /// A request without an answer so far.
 #[derive(Clone, Debug)]
 pub(super) struct Pending {
@@ -70,8 +87,12 @@ impl Registrar {
         &mut self,
         now: Instant,
         pending: Pending,
-        outcome: Result<Response, Failure>,
+        mut outcome: Result<Response, Failure>,
     ) {
+        if outcome.as_ref().is_ok_and(|response| !pending.purpose.fits(&response.answer)) {
+            self.stats.garbage += 1;
+            outcome = Err(Failure::Unknown);
+        }
         if matches!(outcome, Err(Failure::Unknown)) {
             self.stats.unknown += 1;
         }

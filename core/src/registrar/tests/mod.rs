@@ -1,5 +1,6 @@
 //! Tests of the registrar with a registry machine under the control of the test.
 
+mod answers;
 mod bench;
 mod bugs;
 mod deployment;
