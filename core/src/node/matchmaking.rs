@@ -11,28 +11,16 @@ use crate::base::time::Now;
 use crate::hosting::RoomInput;
 use crate::matchmaking::{keys, matcher, player_tickets};
 use crate::node::sessions::{client_epoch, revision};
-use crate::registry::{CallId, RegistryEvent, WatchId};
+use crate::registry::{CallOrigin, RegistryEvent};
 use crate::wire;
-
-/// Number of a node's machines that share its connection to the registry. Each numbers calls and
-/// watches in steps of this number.
-pub(super) const ASKERS: u64 = 3;
 
 impl Node {
     /// Passes an event of the registry to the machine that asked.
     pub(super) fn pass_on(&mut self, now: Now, event: RegistryEvent) {
-        let id = match &event {
-            RegistryEvent::Reply { id: CallId(id), .. } => *id,
-            RegistryEvent::Watched(watched) => {
-                let WatchId(id) = watched.id;
-                id
-            }
-            RegistryEvent::Connected { .. } => 0,
-        };
-        match id % ASKERS {
-            0 => self.registrar.handle_event(now, event),
-            1 => self.player_tickets.handle_event(now, event),
-            _ => self.matcher.handle_event(now, event),
+        match CallOrigin::of(&event) {
+            CallOrigin::Registrar => self.registrar.handle_event(now, event),
+            CallOrigin::PlayerTickets => self.player_tickets.handle_event(now, event),
+            CallOrigin::Matcher => self.matcher.handle_event(now, event),
         }
     }
 

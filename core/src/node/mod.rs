@@ -53,10 +53,9 @@ use crate::matchmaking::{Matcher, PlayerTickets};
 use crate::node::clocks::Clocks;
 use crate::node::connections::{Connections, Source};
 use crate::registrar::Registrar;
-use crate::registry::{LeaseId, RegistryEvent};
+use crate::registry::{CallOrigin, LeaseId, RegistryEvent};
 use crate::wire;
 
-use matchmaking::ASKERS;
 use peers::{Caller, Peers, PeersTimer};
 use rooms::RoomTable;
 use sessions::Sessions;
@@ -137,9 +136,20 @@ impl Node {
         Self {
             link_address: record.link.clone(),
             id,
-            registrar: Registrar::new(config.registrar.clone(), id, record, rng.split(), 0, ASKERS),
-            player_tickets: PlayerTickets::new(config.matchmaking.clone(), id, rng.split(), 1, ASKERS),
-            matcher: Matcher::new(&config.matchmaking, id, rng.split(), 2, ASKERS),
+            registrar: Registrar::new(
+                config.registrar.clone(),
+                id,
+                record,
+                rng.split(),
+                CallOrigin::Registrar.numbers(),
+            ),
+            player_tickets: PlayerTickets::new(
+                config.matchmaking.clone(),
+                id,
+                rng.split(),
+                CallOrigin::PlayerTickets.numbers(),
+            ),
+            matcher: Matcher::new(&config.matchmaking, id, rng.split(), CallOrigin::Matcher.numbers()),
             matchmaking_lease: None,
             peers: Peers::new(id, config.links.total),
             clocks: clock::clocks(&config),

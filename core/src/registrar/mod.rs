@@ -89,7 +89,7 @@ use crate::base::id::{Name, NodeId, SessionId};
 use crate::base::plant::{Plant, Planted};
 use crate::base::rng::{Rng, Seed};
 use crate::base::time::{Deadline, Instant, Now, Wall};
-use crate::registry::{Calls, Failure, LeaseId, RegistryCommand, RegistryEvent};
+use crate::registry::{CallNumbers, Calls, Failure, LeaseId, RegistryCommand, RegistryEvent};
 
 /// The state machine. Its driver follows the contract in the crate's documentation; [`Self::poll_call`] and
 /// [`Self::poll_decision`] are the outputs.
@@ -126,16 +126,15 @@ pub struct Registrar {
 }
 
 impl Registrar {
-    /// Creates a registrar that has not started. Requests and watches get the identifiers `first_call`,
-    /// `first_call + call_step` and so on; the identifiers of leases are drawn from the seed.
+    /// Creates a registrar that has not started. Requests and watches get these numbers; the identifiers of
+    /// leases are drawn from the seed.
     #[must_use]
     pub fn new(
         config: RegistrarConfig,
         node: NodeId,
         record: v1::NodeRecord,
         seed: Seed,
-        first_call: u64,
-        call_step: u64,
+        numbers: CallNumbers,
     ) -> Self {
         Self {
             node_lease: LeaseMachine::new(config.node_ttl),
@@ -147,7 +146,7 @@ impl Registrar {
             wall: Wall(0),
             running: false,
             serving: false,
-            calls: Calls::new(first_call, call_step),
+            calls: Calls::new(numbers),
             decisions: VecDeque::new(),
             generation: Generation::default(),
             witness: Witness::default(),

@@ -35,7 +35,8 @@ mod tests;
 mod txn;
 mod watch;
 
-pub(crate) use calls::Calls;
+pub use calls::CallNumbers;
+pub(crate) use calls::{CallOrigin, Calls};
 pub use config::RegistryConfig;
 pub use embedded::Embedded;
 pub use group::{

@@ -108,7 +108,7 @@ use crate::base::id::{Name, NodeId};
 use crate::base::plant::{Plant, Planted};
 use crate::base::rng::{Rng, Seed};
 use crate::base::time::{Deadline, Duration, Instant, Now};
-use crate::registry::{Compare, LeaseId, RegistryCommand, RegistryEvent};
+use crate::registry::{CallNumbers, Compare, LeaseId, RegistryCommand, RegistryEvent};
 
 /// Forms matches, while elected. See the [module](self).
 #[derive(Debug)]
@@ -281,22 +281,14 @@ impl Fence {
 }
 
 impl Matcher {
-    /// Returns a matcher of `node`. Its requests and watches have the identifiers
-    /// `first_call + n * call_step`. A queue that is not [valid](MatchmakingConfig::validate) has no
+    /// Returns a matcher of `node`. Its requests and watches have these numbers. A queue that is not [valid](MatchmakingConfig::validate) has no
     /// matcher.
     #[must_use]
-    pub fn new(
-        config: &MatchmakingConfig,
-        node: NodeId,
-        seed: Seed,
-        first_call: u64,
-        call_step: u64,
-    ) -> Self {
+    pub fn new(config: &MatchmakingConfig, node: NodeId, seed: Seed, numbers: CallNumbers) -> Self {
         let mut rng = Rng::new(seed);
-        let count = config.queues.len() as u64;
-        let ids = |index: u64| (first_call + index * call_step, call_step * count.max(1));
-        let mode = |(queue, index)| ModeMatcher::new(config, queue, node, rng.split(), ids(index));
-        let modes = config.queues.iter().zip(0..).filter_map(mode).collect();
+        let numbers = numbers.split(config.queues.len() as u64);
+        let mode = |(queue, numbers)| ModeMatcher::new(config, queue, node, rng.split(), numbers);
+        let modes = config.queues.iter().zip(numbers).filter_map(mode).collect();
         Self { modes }
     }
 

@@ -25,7 +25,7 @@ use crate::matchmaking::formed::{Backfill, Formed, QueueOutput};
 use crate::matchmaking::record::{self, MAX_ITEMS};
 use crate::matchmaking::settings::MatchmakingConfig;
 use crate::matchmaking::ticket::{Ticket, TicketRefusal};
-use crate::registry::{Calls, LeaseId, RegistryCommand, WatchId};
+use crate::registry::{CallNumbers, Calls, LeaseId, RegistryCommand, WatchId};
 
 /// Maximum number of groups with due deadlines in one step.
 const STEP: usize = 256;
@@ -93,7 +93,7 @@ impl ModeMatcher {
         queue: &QueueConfig,
         node: NodeId,
         seed: Seed,
-        (first_call, call_step): (u64, u64),
+        numbers: CallNumbers,
     ) -> Option<Self> {
         let mut rules = queue.clone();
         // Caps for the joined traits of a party's players, or of a running match.
@@ -118,7 +118,7 @@ impl ModeMatcher {
             list_at: Instant::ZERO,
             waiting,
             engine,
-            calls: Calls::new(first_call, call_step),
+            calls: Calls::new(numbers),
             rng: Rng::new(seed),
             backoff,
             backlog: VecDeque::new(),

@@ -77,7 +77,9 @@ use crate::base::id::{Name, NodeId};
 use crate::base::plant::{Plant, Planted};
 use crate::base::rng::{Rng, Seed};
 use crate::base::time::{Deadline, Instant, Now};
-use crate::registry::{Answer, Calls, Failure, LeaseId, RegistryCommand, RegistryEvent, Response};
+use crate::registry::{
+    Answer, CallNumbers, Calls, Failure, LeaseId, RegistryCommand, RegistryEvent, Response,
+};
 
 /// Maximum number of players that one step attends to.
 const STEP: usize = 256;
@@ -180,10 +182,9 @@ enum Asked {
 }
 
 impl PlayerTickets {
-    /// Returns the tickets of the players of `node`. Their requests and watches have the
-    /// identifiers `first_call + n * call_step`.
+    /// Returns the tickets of the players of `node`. Their requests and watches have these numbers.
     #[must_use]
-    pub fn new(config: MatchmakingConfig, node: NodeId, seed: Seed, first_call: u64, call_step: u64) -> Self {
+    pub fn new(config: MatchmakingConfig, node: NodeId, seed: Seed, numbers: CallNumbers) -> Self {
         let backoff = Spread::new(config.backoff_min, config.backoff_max);
         Self {
             config,
@@ -196,7 +197,7 @@ impl PlayerTickets {
             retries: BTreeSet::new(),
             absences: BTreeSet::new(),
             rosters: Rosters::default(),
-            calls: Calls::new(first_call, call_step),
+            calls: Calls::new(numbers),
             rng: Rng::new(seed),
             backoff,
             asked: 0,

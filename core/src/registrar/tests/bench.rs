@@ -11,8 +11,8 @@ use crate::base::rng::Seed;
 use crate::base::time::{Duration, Instant, Now, Wall};
 use crate::registrar::{Decision, Registrar, RegistrarConfig};
 use crate::registry::{
-    Answer, CallId, Failure, KeyValue, Put, Range, Registry, RegistryCommand, RegistryConfig, RegistryEvent,
-    Request, Response, Span, WatchId,
+    Answer, CallId, CallNumbers, Failure, KeyValue, Put, Range, Registry, RegistryCommand, RegistryConfig,
+    RegistryEvent, Request, Response, Span, WatchId,
 };
 
 pub(super) const ME: NodeId = NodeId(0xA);
@@ -77,7 +77,7 @@ impl Bench {
         let token_keys = keys.to_vec();
         let record = v1::NodeRecord { name: "a".into(), token_keys, ..v1::NodeRecord::default() };
         let mut bench = Self {
-            registrar: Registrar::new(config, ME, record, seed, 100, 1),
+            registrar: Registrar::new(config, ME, record, seed, CallNumbers::new(100, 1)),
             registry: Registry::new(RegistryConfig::etcd(), Instant::ZERO),
             now: at(0),
             decisions: Vec::new(),

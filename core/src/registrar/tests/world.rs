@@ -17,8 +17,8 @@ use crate::base::rng::Rng;
 use crate::base::time::{Instant, Now, Wall};
 use crate::registrar::{Registrar, RegistrarConfig};
 use crate::registry::{
-    CallId, Failure, Registry, RegistryCommand, RegistryConfig, RegistryEvent, Request, Snapshot, Watch,
-    WatchId, Watched,
+    CallId, CallNumbers, Failure, Registry, RegistryCommand, RegistryConfig, RegistryEvent, Request,
+    Snapshot, Watch, WatchId, Watched,
 };
 
 const NODES: usize = 3;
@@ -60,7 +60,8 @@ impl Node {
         let config = RegistrarConfig { page: 2, ..RegistrarConfig::default() };
         config.validate().unwrap();
         let record = v1::NodeRecord::default();
-        let registrar = Registrar::new(config, id, record, seed.split(), first, NODES as u64);
+        let registrar =
+            Registrar::new(config, id, record, seed.split(), CallNumbers::new(first, NODES as u64));
         Self {
             registrar,
             id,

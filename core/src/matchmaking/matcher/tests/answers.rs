@@ -16,8 +16,8 @@ use crate::matchmaking::player_tickets::PlayerTickets;
 use crate::matchmaking::record::encode;
 use crate::matchmaking::{Matcher, MatchmakingConfig, QueueConfig, keys};
 use crate::registry::{
-    Answer, CallId, Change, Error, Failure, KeyValue, LeaseId, News, Put, RegistryCommand, RegistryEvent,
-    RegistryOp, Request, Response, Txn, WatchId, Watched,
+    Answer, CallId, CallNumbers, Change, Error, Failure, KeyValue, LeaseId, News, Put, RegistryCommand,
+    RegistryEvent, RegistryOp, Request, Response, Txn, WatchId, Watched,
 };
 
 const NODE: NodeId = NodeId(7);
@@ -54,7 +54,8 @@ fn kv(key: Bytes, value: Bytes, revision: u64) -> KeyValue {
 
 #[test]
 fn an_answer_without_the_state_of_a_player_is_none() {
-    let (mut tickets, ann) = (PlayerTickets::new(config(), NODE, [3; 32], 1, 1), name("ann"));
+    let (mut tickets, ann) =
+        (PlayerTickets::new(config(), NODE, [3; 32], CallNumbers::new(1, 1)), name("ann"));
     tickets.start(at(1));
     let (id, _) = request(tickets.poll_call()).expect("it reads the revision");
     tickets.handle_event(at(1), reply(id, 5, range(Vec::new())));
@@ -71,7 +72,8 @@ fn an_answer_without_the_state_of_a_player_is_none() {
 
 #[test]
 fn a_room_keeps_places_only_for_players_that_were_read() {
-    let (mut tickets, room) = (PlayerTickets::new(config(), NODE, [3; 32], 1, 1), name("match:1-1"));
+    let (mut tickets, room) =
+        (PlayerTickets::new(config(), NODE, [3; 32], CallNumbers::new(1, 1)), name("match:1-1"));
     tickets.host(at(1), &room);
     let (id, read) = request(tickets.poll_call()).expect("it reads the match");
     tickets.handle_event(at(1), reply(id, 5, Answer::Txn { succeeded: true, answers: Vec::new() }));
@@ -86,7 +88,7 @@ fn a_room_keeps_places_only_for_players_that_were_read() {
 
 /// Returns a matcher that was elected and has listed these tickets, with the watch of tickets.
 fn elected(tickets: Vec<KeyValue>) -> (Matcher, WatchId) {
-    let mut matcher = Matcher::new(&config(), NODE, [3; 32], 1, 1);
+    let mut matcher = Matcher::new(&config(), NODE, [3; 32], CallNumbers::new(1, 1));
     matcher.start(at(1));
     matcher.set_lease(at(1), Some(LEASE));
     let (id, _) = next(&mut matcher).expect("it claims the election");

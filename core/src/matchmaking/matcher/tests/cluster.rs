@@ -15,8 +15,8 @@ use crate::matchmaking::player_tickets::PlayerTickets;
 use crate::matchmaking::record::{decode, encode};
 use crate::matchmaking::{Matcher, MatchmakingConfig, keys};
 use crate::registry::{
-    Answer, KeyValue, LeaseId, Put, Range, Registry, RegistryCommand, RegistryConfig, RegistryEvent, Request,
-    Response, Span, Watch, WatchId,
+    Answer, CallNumbers, KeyValue, LeaseId, Put, Range, Registry, RegistryCommand, RegistryConfig,
+    RegistryEvent, Request, Response, Span, Watch, WatchId,
 };
 
 /// Time for which a node's lease lives without a keep-alive.
@@ -192,8 +192,8 @@ impl Cluster {
         Node {
             id,
             life: self.lives,
-            player_tickets: PlayerTickets::new(self.config.clone(), id, seed, first, 2),
-            matcher: Matcher::new(&self.config, id, self.rng.split(), first + 1, 2),
+            player_tickets: PlayerTickets::new(self.config.clone(), id, seed, CallNumbers::new(first, 2)),
+            matcher: Matcher::new(&self.config, id, self.rng.split(), CallNumbers::new(first + 1, 2)),
             lease: None,
             believed_until: self.now,
             paused: false,
