@@ -25,7 +25,7 @@ use crate::hosting::{
 };
 use crate::matchmaking::{PlayerTickets, keys};
 use crate::node::sessions::Membership;
-use crate::registrar::RoomClaim;
+use crate::registrar::{Reign, RoomClaim};
 use crate::wire::{self, RoomMessage, Zstd};
 
 /// The rooms of a node, by key and by name, and the effects that are still to be executed.
@@ -414,23 +414,24 @@ impl Node {
         let role = room.and_then(|room| self.rooms.get(room)).map(Hosted::role);
         let (Some(room), Some(Role::Claiming(_))) = (room, role) else {
             // No session waits for the room any more.
-            if matches!(outcome, RoomClaim::Primary { .. }) && room.is_none() {
+            if matches!(outcome, RoomClaim::Primary(_)) && room.is_none() {
                 self.registrar.release_room(now, name);
             }
             return;
         };
         let input = match *outcome {
-            RoomClaim::Primary { .. } if self.clock_is_off() => {
+            RoomClaim::Primary(_) if self.clock_is_off() => {
                 self.registrar.release_room(now, name);
                 RoomInput::Unavailable
             }
-            RoomClaim::Primary { epoch } => {
+            RoomClaim::Primary(Reign { epoch, .. }) => {
                 // The room asks for kept places at once.
                 self.host(now, name);
                 RoomInput::Led { epoch }
             }
-            RoomClaim::Elsewhere { node, epoch } => RoomInput::LedBy { node, epoch },
-            RoomClaim::Unavailable => RoomInput::Unavailable,
+            RoomClaim::Elsewhere(Reign { primary, epoch, .. }) => RoomInput::LedBy { node: primary, epoch },
+            // Only swaps find a room without a record, and nodes do not swap yet.
+            RoomClaim::Vacant | RoomClaim::Unavailable => RoomInput::Unavailable,
         };
         self.room_input(now, room, input);
     }

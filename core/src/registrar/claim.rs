@@ -10,8 +10,10 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
+use super::event::Reign;
 use super::generation::{KnownKey, guard};
-use super::keys::{self, Owner, RoomState, Subject};
+use super::keys::{self, FIRST_TERM, Owner, RoomState, Subject};
+use super::table::Held;
 use crate::base::id::{NodeId, SessionId};
 use crate::registry::{
     Answer, Compare, Delete, KeyValue, LeaseId, Put, Range, RegistryOp, Response, Span, Txn,
@@ -25,14 +27,18 @@ pub(super) enum Goal {
     TakeSession { named: Option<SessionId>, fresh: SessionId },
     /// Keep a session.
     KeepSession { session: SessionId, epoch: u64 },
-    /// Be the room's primary, unless another live node is.
+    /// Be the room's primary in a new epoch, unless another live node is, or a backup is named.
     TakeRoom,
-    /// Confirm that this node still is the room's primary.
-    CheckRoom { epoch: u64 },
-    /// Write the changed state of the room.
-    WriteRoom { epoch: u64, state: RoomState },
-    /// Have no own record.
-    Drop,
+    /// Confirm that this node still is the room's primary. The backup is the one named by the last known
+    /// record.
+    CheckRoom { epoch: u64, term: u32, backup: Option<NodeId> },
+    /// Write the changed backup and state of the room.
+    WriteRoom { epoch: u64, term: u32, backup: Option<NodeId>, state: RoomState },
+    /// As the backup of this primary in this term, be the primary of the next term.
+    SwapRoom { epoch: u64, term: u32, primary: NodeId },
+    /// Have no own record. A room's record names this node in the epoch and the term of `held`, or is a stray
+    /// one. A stray record with a backup that lives is left to the backup.
+    Drop { held: Option<(u64, u32)> },
 }
 
 /// Attempt to reach a goal, with as many requests as necessary.
@@ -44,7 +50,10 @@ pub(super) struct Attempt {
     /// Session and epoch to write (epoch 0: the revision of the write).
     session: SessionId,
     epoch: u64,
-    /// Primary of the seen record, which does not live. The transaction compares that its record is absent.
+    /// State in the room's record as it was read, which a swap writes again.
+    pub(super) state: RoomState,
+    /// Node named by the seen record that does not live: its primary, or the backup of a stray record. The
+    /// transaction compares that the record of this node is absent.
     dead: Option<NodeId>,
     /// Former owner of the session.
     pub(super) previous: Option<NodeId>,
@@ -56,20 +65,25 @@ pub(super) enum ClaimAnswer {
     /// Undecided: the record was not as expected. Ask again.
     Again,
     /// This node owns the record.
-    Ours { epoch: u64, modified: u64 },
+    Ours(Held),
     /// Another node owns the record.
-    Others { node: NodeId, epoch: u64 },
+    Others(Owner),
+    /// Another node leads the room that this node led, in a later term of the same epoch.
+    Deposed(Owner),
     /// The record is absent, or not owned by this node; this is the goal, or cannot be changed.
     Gone,
     /// The answer is of the wrong type.
     Garbled,
 }
 
-/// Node, lease and generation of a request.
+/// Node, leases and generation of a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asker {
     pub(super) node: NodeId,
+    /// Lease of the record.
     pub(super) lease: LeaseId,
+    /// Lease of the node's own record.
+    pub(super) node_lease: LeaseId,
     pub(super) generation: KnownKey,
 }
 
@@ -79,22 +93,28 @@ impl Attempt {
         let session = match goal {
             Goal::TakeSession { fresh, .. } => fresh,
             Goal::KeepSession { session, .. } => session,
-            Goal::TakeRoom | Goal::CheckRoom { .. } | Goal::WriteRoom { .. } | Goal::Drop => {
-                SessionId([0; 16])
-            }
+            Goal::TakeRoom | Goal::CheckRoom { .. } | Goal::WriteRoom { .. } => SessionId([0; 16]),
+            Goal::SwapRoom { .. } | Goal::Drop { .. } => SessionId([0; 16]),
         };
-        Self { goal, seen: 0, session, epoch: 0, dead: None, previous: None }
+        let state = RoomState::default();
+        Self { goal, seen: 0, session, epoch: 0, state, dead: None, previous: None }
     }
 
-    /// Creates an attempt on a record that this node owns, last written at this revision.
-    pub(super) fn held(goal: Goal, me: NodeId, session: SessionId, modified: u64) -> Self {
-        let mut attempt = Self { seen: modified, ..Self::new(goal) };
+    /// Creates an attempt on a record that was last written at this revision.
+    pub(super) fn seen(goal: Goal, modified: u64) -> Self {
+        Self { seen: modified, ..Self::new(goal) }
+    }
+
+    /// Creates an attempt on a record that this node owns.
+    pub(super) fn held(goal: Goal, me: NodeId, held: Held) -> Self {
+        let mut attempt = Self::seen(goal, held.modified);
         match goal {
             Goal::TakeSession { named, fresh } => {
-                attempt.choose_session(named, fresh, Some(me), Some(session));
+                attempt.choose_session(named, fresh, Some(me), Some(held.session));
             }
-            Goal::KeepSession { epoch, .. } | Goal::WriteRoom { epoch, .. } => attempt.epoch = epoch,
-            Goal::TakeRoom | Goal::CheckRoom { .. } | Goal::Drop => {}
+            Goal::KeepSession { epoch, .. } => attempt.epoch = epoch,
+            Goal::TakeRoom | Goal::CheckRoom { .. } | Goal::WriteRoom { .. } => {}
+            Goal::SwapRoom { .. } | Goal::Drop { .. } => {}
         }
         attempt
     }
@@ -120,15 +140,28 @@ impl Attempt {
         }
         compares.push(guard(asker.generation));
         failure.push(RegistryOp::Range(Range::of(Span::one(keys::GENERATION))));
-        let base = asker.generation.base;
+        let Asker { node, node_lease, generation, .. } = asker;
+        let base = generation.base;
         let success = match self.goal {
-            Goal::TakeSession { .. } => put(keys::session_record(self.session, asker.node, 0, base)),
-            Goal::KeepSession { .. } => put(keys::session_record(self.session, asker.node, self.epoch, base)),
-            Goal::TakeRoom => put(keys::room_record(asker.node, 0, base, RoomState::OPENED)),
+            Goal::TakeSession { .. } => put(keys::session_record(self.session, node, 0, base)),
+            Goal::KeepSession { .. } => put(keys::session_record(self.session, node, self.epoch, base)),
+            Goal::TakeRoom => put(keys::room_record(Reign::first(0, node), base, RoomState::OPENED)),
             Goal::CheckRoom { .. } => Vec::new(),
-            Goal::WriteRoom { epoch, state } => put(keys::room_record(asker.node, epoch, base, state)),
-            Goal::Drop if self.seen == 0 => Vec::new(),
-            Goal::Drop => vec![RegistryOp::Delete(Delete::of(Span::one(key.clone())))],
+            Goal::WriteRoom { epoch, term, backup, state } => {
+                let reign = Reign { term, backup, ..Reign::first(epoch, node) };
+                put(keys::room_record(reign, base, state))
+            }
+            // The record is not known yet: it is read.
+            Goal::SwapRoom { .. } if self.seen == 0 => Vec::new(),
+            Goal::SwapRoom { epoch, term, primary } => {
+                // A node whose own record is gone counts as dead, and must not lead.
+                compares.push(Compare::leased(keys::node_key(node), node_lease));
+                let (term, backup) = (term.saturating_add(1), Some(primary));
+                let reign = Reign { term, backup, ..Reign::first(epoch, node) };
+                put(keys::room_record(reign, base, self.state))
+            }
+            Goal::Drop { .. } if self.seen == 0 => Vec::new(),
+            Goal::Drop { .. } => vec![RegistryOp::Delete(Delete::of(Span::one(key.clone())))],
         };
         Txn { compares, success, failure }
     }
@@ -144,7 +177,7 @@ impl Attempt {
     ) -> ClaimAnswer {
         let Answer::Txn { succeeded, answers } = &response.answer else { return ClaimAnswer::Garbled };
         if *succeeded {
-            return self.done(response.revision, asker.generation.base);
+            return self.done(response.revision, asker);
         }
         let mut found = answers.iter().map(|answer| match answer {
             Answer::Range { kvs, .. } => Some(kvs.first()),
@@ -169,20 +202,25 @@ impl Attempt {
     }
 
     /// Handles a comparison that held.
-    fn done(&self, revision: u64, base: u64) -> ClaimAnswer {
-        let claimed = base.saturating_add(revision);
-        match self.goal {
-            Goal::TakeSession { .. } | Goal::TakeRoom => {
-                ClaimAnswer::Ours { epoch: claimed, modified: revision }
+    fn done(&self, revision: u64, asker: Asker) -> ClaimAnswer {
+        let claimed = asker.generation.base.saturating_add(revision);
+        let session =
+            Held { epoch: claimed, term: 0, backup: None, modified: revision, session: self.session };
+        ClaimAnswer::Ours(match self.goal {
+            Goal::TakeSession { .. } => session,
+            Goal::KeepSession { .. } if self.epoch == 0 => session,
+            Goal::KeepSession { .. } => Held { epoch: self.epoch, ..session },
+            Goal::TakeRoom => Held { term: FIRST_TERM, ..session },
+            Goal::CheckRoom { epoch, term, backup } => {
+                Held { epoch, term, backup, modified: self.seen, ..session }
             }
-            Goal::KeepSession { .. } => {
-                let epoch = if self.epoch == 0 { claimed } else { self.epoch };
-                ClaimAnswer::Ours { epoch, modified: revision }
+            Goal::WriteRoom { epoch, term, backup, .. } => Held { epoch, term, backup, ..session },
+            Goal::SwapRoom { .. } if self.seen == 0 => return ClaimAnswer::Gone,
+            Goal::SwapRoom { epoch, term, primary } => {
+                Held { epoch, term: term.saturating_add(1), backup: Some(primary), ..session }
             }
-            Goal::CheckRoom { epoch } => ClaimAnswer::Ours { epoch, modified: self.seen },
-            Goal::WriteRoom { epoch, .. } => ClaimAnswer::Ours { epoch, modified: revision },
-            Goal::Drop => ClaimAnswer::Gone,
-        }
+            Goal::Drop { .. } => return ClaimAnswer::Gone,
+        })
     }
 
     /// Handles a comparison that did not hold, with the record found.
@@ -203,7 +241,8 @@ impl Attempt {
                     ClaimAnswer::Again
                 }
                 Goal::KeepSession { .. } | Goal::TakeRoom => ClaimAnswer::Again,
-                Goal::CheckRoom { .. } | Goal::WriteRoom { .. } | Goal::Drop => ClaimAnswer::Gone,
+                Goal::CheckRoom { .. } | Goal::WriteRoom { .. } => ClaimAnswer::Gone,
+                Goal::SwapRoom { .. } | Goal::Drop { .. } => ClaimAnswer::Gone,
             };
         };
         self.seen = kv.modified;
@@ -216,7 +255,7 @@ impl Attempt {
             && self.is_own_result(owner, asker.generation.base)
         {
             self.session = owner.session.unwrap_or(self.session);
-            return ClaimAnswer::Ours { epoch: owner.epoch, modified: kv.modified };
+            return self.ours(owner);
         }
         let others = owner.filter(|owner| owner.node != asker.node);
         match (self.goal, ours, others) {
@@ -232,29 +271,61 @@ impl Attempt {
                 self.epoch = if keeps { owner.epoch } else { 0 };
                 ClaimAnswer::Again
             }
-            (Goal::TakeRoom, _, Some(owner)) if !lives(owner.node) => {
+            (Goal::TakeRoom, _, Some(owner)) if owner.backup.is_none() && !lives(owner.node) => {
                 self.dead = Some(owner.node);
                 ClaimAnswer::Again
             }
-            (Goal::CheckRoom { epoch } | Goal::WriteRoom { epoch, .. }, Some(owner), _) => {
-                if owner.epoch != epoch {
-                    ClaimAnswer::Others { node: owner.node, epoch: owner.epoch }
-                } else if matches!(self.goal, Goal::CheckRoom { .. }) {
-                    ClaimAnswer::Ours { epoch, modified: kv.modified }
-                } else {
-                    ClaimAnswer::Again
+            // A late swap, which this node has given up. The former primary has the room, if that node lives.
+            (Goal::TakeRoom, Some(owner), _) if owner.backup.is_some_and(&lives) => {
+                ClaimAnswer::Others(owner)
+            }
+            (Goal::TakeRoom, Some(owner), _) => {
+                self.dead = owner.backup;
+                ClaimAnswer::Again
+            }
+            (Goal::CheckRoom { epoch, term, .. }, Some(owner), _) if owner.is_of(epoch, term) => {
+                self.ours(owner)
+            }
+            (Goal::WriteRoom { epoch, term, .. }, Some(owner), _) if owner.is_of(epoch, term) => {
+                ClaimAnswer::Again
+            }
+            (Goal::CheckRoom { epoch, term, .. } | Goal::WriteRoom { epoch, term, .. }, _, Some(owner))
+                if owner.epoch == epoch && owner.term > term =>
+            {
+                ClaimAnswer::Deposed(owner)
+            }
+            (Goal::CheckRoom { .. } | Goal::WriteRoom { .. }, Some(owner), _) => ClaimAnswer::Others(owner),
+            (Goal::SwapRoom { epoch, term, primary }, _, Some(owner))
+                if owner.is_of(epoch, term) && owner.node == primary && owner.backup == Some(asker.node) =>
+            {
+                self.state = owner.state;
+                ClaimAnswer::Again
+            }
+            (Goal::SwapRoom { .. }, Some(owner), _) => ClaimAnswer::Others(owner),
+            (Goal::Drop { held }, Some(owner), _) => {
+                let is_held = held.is_some_and(|(epoch, term)| owner.is_of(epoch, term));
+                match owner.backup.filter(|_| !is_held) {
+                    Some(backup) if lives(backup) => ClaimAnswer::Gone,
+                    dead => {
+                        self.dead = dead;
+                        ClaimAnswer::Again
+                    }
                 }
             }
-            (Goal::Drop, Some(_), _) => ClaimAnswer::Again,
-            (
-                Goal::KeepSession { .. } | Goal::TakeRoom | Goal::CheckRoom { .. } | Goal::WriteRoom { .. },
-                _,
-                Some(owner),
-            ) => ClaimAnswer::Others { node: owner.node, epoch: owner.epoch },
+            (Goal::Drop { .. }, ..) => ClaimAnswer::Gone,
+            (_, _, Some(owner)) => ClaimAnswer::Others(owner),
             // An earlier record of this node, or an unreadable record: overwritten if unchanged.
             (Goal::KeepSession { .. } | Goal::TakeRoom, ..) => ClaimAnswer::Again,
-            (Goal::CheckRoom { .. } | Goal::WriteRoom { .. } | Goal::Drop, ..) => ClaimAnswer::Gone,
+            (Goal::CheckRoom { .. } | Goal::WriteRoom { .. } | Goal::SwapRoom { .. }, ..) => {
+                ClaimAnswer::Gone
+            }
         }
+    }
+
+    /// Returns the ownership that a record of this node tells of.
+    const fn ours(&self, owner: Owner) -> ClaimAnswer {
+        let Owner { epoch, term, backup, modified, .. } = owner;
+        ClaimAnswer::Ours(Held { epoch, term, backup, modified, session: self.session })
     }
 
     /// Returns true if a record of this node can be the result of this attempt.
@@ -270,7 +341,13 @@ impl Attempt {
                 is_current && owner.session == Some(session)
             }
             Goal::TakeRoom => claimed,
-            Goal::CheckRoom { .. } | Goal::WriteRoom { .. } | Goal::Drop => false,
+            Goal::WriteRoom { epoch, term, backup, state } => {
+                owner.is_of(epoch, term) && (owner.backup, owner.state) == (backup, state)
+            }
+            Goal::SwapRoom { epoch, term, primary } => {
+                owner.is_of(epoch, term.saturating_add(1)) && owner.backup == Some(primary)
+            }
+            Goal::CheckRoom { .. } | Goal::Drop { .. } => false,
         }
     }
 

@@ -163,8 +163,7 @@ impl Registrar {
     fn handle_record(&mut self, now: Instant, subject: &Subject, revision: u64, owner: Option<Owner>) {
         let Some(entry) = self.table.entries.get_mut(subject) else {
             if owner.is_some_and(|owner| owner.node == self.me) {
-                let none = crate::base::id::SessionId([0; 16]);
-                self.sweep(now, subject, Attempt::held(Goal::Drop, self.me, none, revision));
+                self.sweep(now, subject, Attempt::seen(Goal::Drop { held: None }, revision));
             }
             return;
         };

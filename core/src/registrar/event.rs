@@ -4,6 +4,7 @@ use core::fmt;
 
 use skirmish_proto::v1;
 
+use super::keys::FIRST_TERM;
 use crate::base::id::{Name, NodeId, SessionId};
 
 /// Decision of the registrar that the node acts on.
@@ -29,14 +30,32 @@ pub enum Decision {
         /// Epoch of the new owner; at least the one after that of the lost session.
         epoch: u64,
     },
-    /// Answer to all waiting claims of a room.
+    /// Answer to all waiting claims of a room, or to [`super::Registrar::swap_room`].
     Room {
         /// The room.
         room: Name,
         /// Outcome of the claims.
         outcome: RoomClaim,
     },
-    /// This node does not own the room any more: the room's record names another node, or is gone.
+    /// Answer to [`super::Registrar::pair_room`]: the record of a room that this node leads names this backup.
+    /// No request with another wish can change the record any more.
+    RoomPaired {
+        /// The room.
+        room: Name,
+        /// The backup.
+        backup: Option<NodeId>,
+        /// Revision of the last write of the record.
+        revision: u64,
+    },
+    /// This node does not lead the room any more, in an epoch that goes on: the room's record is of a later
+    /// term, in which another node leads.
+    RoomDeposed {
+        /// The room.
+        room: Name,
+        /// The later reign.
+        reign: Reign,
+    },
+    /// This node does not own the room any more: the room's record is of another epoch, or is gone.
     RoomLost {
         /// The room.
         room: Name,
@@ -121,21 +140,39 @@ pub enum SessionClaim {
     Refused,
 }
 
-/// Outcome of a claim of a room.
+/// Content of a room's record: the nodes that have the room, in one term of one epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reign {
+    /// Epoch: one life of the room. A new epoch is above all earlier ones.
+    pub epoch: u64,
+    /// Term within the epoch, from 1 on. One higher with every swap of primary and backup.
+    pub term: u32,
+    /// The primary.
+    pub primary: NodeId,
+    /// The backup, if the record names one. Only the backup can take the room over from the primary.
+    pub backup: Option<NodeId>,
+    /// Revision of the last write of the record.
+    pub revision: u64,
+}
+
+impl Reign {
+    /// Returns the first reign of an epoch, without a backup and with no known record.
+    pub(super) const fn first(epoch: u64, primary: NodeId) -> Self {
+        Self { epoch, term: FIRST_TERM, primary, backup: None, revision: 0 }
+    }
+}
+
+/// Outcome of a claim of a room, or of a swap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RoomClaim {
     /// This node is the room's primary.
-    Primary {
-        /// Epoch of this primary, above that of every earlier primary of the room.
-        epoch: u64,
-    },
-    /// Another node is the room's primary.
-    Elsewhere {
-        /// The primary.
-        node: NodeId,
-        /// Epoch of the primary.
-        epoch: u64,
-    },
+    Primary(Reign),
+    /// The record tells of a reign in which this node does not lead. A claim never takes a room over that
+    /// has a backup, even if neither node lives: then the room is over at the end of the record's lease. A
+    /// claim can find itself named as the primary of a reign with a backup, after a late swap.
+    Elsewhere(Reign),
+    /// The room to swap has no record any more: its epoch is over.
+    Vacant,
     /// The registry did not answer in time, or refused. If the registry executes the claim nevertheless, the
     /// registrar undoes the claim.
     Unavailable,

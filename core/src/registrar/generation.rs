@@ -150,9 +150,14 @@ impl Generation {
         self.known.filter(|known| !self.returned && self.mine == Some(known.life))
     }
 
+    /// Returns true if the store is the known one with an open life, as far as is known.
+    pub(super) fn goes_on(&self) -> bool {
+        self.joined().is_some_and(|known| !known.closed)
+    }
+
     /// Returns true if the store surely is the known one, with an open life.
     pub(super) fn surely_goes_on(&self, now: Instant) -> bool {
-        self.joined().is_some_and(|known| !known.closed) && (now < self.confirmed || self.is_blind())
+        self.goes_on() && (now < self.confirmed || self.is_blind())
     }
 
     /// Returns true if the store is the known one as of a read that was sent at this time or later.

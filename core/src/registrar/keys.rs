@@ -7,6 +7,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use skirmish_proto::v1;
 
+use super::event::Reign;
 use crate::base::id::{Name, NodeId, SessionId};
 use crate::registry::{KeyValue, Span};
 
@@ -51,32 +52,68 @@ impl Subject {
 
     /// Returns the owner named by a record; `None` if the record is unreadable.
     pub(super) fn owner(&self, kv: &KeyValue) -> Option<Owner> {
-        let (node, epoch, base, session) = match self {
+        match self {
             Self::Session(_) => {
                 let record = v1::SessionRecord::decode(kv.value.clone()).ok()?;
-                (record.node, record.epoch, record.base, Some(SessionId::from_wire(&record.session)?))
+                let session = Some(SessionId::from_wire(&record.session)?);
+                Some(Owner { session, ..Owner::new(kv, record.node, record.epoch, record.base) })
             }
             Self::Room(_) => {
                 let record = v1::RoomRecord::decode(kv.value.clone()).ok()?;
-                (record.primary, record.epoch, record.base, None)
+                let v1::RoomRecord { epoch, primary, base, players, turn, countdown_ms, .. } = record;
+                // A record without a term is of the first one.
+                let term = record.term.max(FIRST_TERM);
+                let backup = Some(NodeId(record.backup)).filter(|backup| backup.0 > 0);
+                let state = RoomState { players, turn, countdown_ms };
+                Some(Owner { term, backup, state, ..Owner::new(kv, primary, epoch, base) })
             }
-        };
-        let claimed = epoch == 0;
-        let epoch = if claimed { base.saturating_add(kv.modified) } else { epoch };
-        Some(Owner { node: NodeId(node), epoch, claimed: claimed.then_some(base), session })
+        }
     }
 }
 
 /// Owner of a session or a room, with its epoch.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Owner {
     pub(super) node: NodeId,
     pub(super) epoch: u64,
+    /// Revision of the last write of the record.
+    pub(super) modified: u64,
     /// Base of the claim, if the last write of the record was a claim: the epoch is then the revision plus
     /// this base.
     pub(super) claimed: Option<u64>,
     /// Of a session's record.
     pub(super) session: Option<SessionId>,
+    /// Term, backup and state of a room's record.
+    pub(super) term: u32,
+    pub(super) backup: Option<NodeId>,
+    pub(super) state: RoomState,
+}
+
+impl Owner {
+    fn new(kv: &KeyValue, node: u64, epoch: u64, base: u64) -> Self {
+        let claimed = (epoch == 0).then_some(base);
+        Self {
+            node: NodeId(node),
+            epoch: if epoch == 0 { base.saturating_add(kv.modified) } else { epoch },
+            modified: kv.modified,
+            claimed,
+            session: None,
+            term: 0,
+            backup: None,
+            state: RoomState::default(),
+        }
+    }
+
+    /// Returns true if a room's record is of this term of this epoch.
+    pub(super) const fn is_of(&self, epoch: u64, term: u32) -> bool {
+        self.epoch == epoch && self.term == term
+    }
+
+    /// Returns the reign that a room's record tells of.
+    pub(super) const fn reign(&self) -> Reign {
+        let Self { node: primary, epoch, term, backup, modified: revision, .. } = *self;
+        Reign { epoch, term, primary, backup, revision }
+    }
 }
 
 /// Returns the owner and the epoch in a record of a session or a room, for simulation and debugging. `None`
@@ -121,14 +158,30 @@ impl RoomState {
     pub(super) const OPENED: Self = Self { players: 1, turn: 0, countdown_ms: 0 };
 }
 
-pub(super) fn room_record(node: NodeId, epoch: u64, base: u64, state: RoomState) -> Bytes {
+/// Term of a room's first reign in an epoch.
+pub(super) const FIRST_TERM: u32 = 1;
+
+/// Returns the record of a reign in a room; with epoch 0, of the one that begins with the write.
+pub(super) fn room_record(reign: Reign, base: u64, state: RoomState) -> Bytes {
+    let Reign { epoch, term, primary, backup, .. } = reign;
     let RoomState { players, turn, countdown_ms } = state;
-    v1::RoomRecord { epoch, primary: node.0, players, turn, countdown_ms, base }.encode_to_vec().into()
+    let (primary, backup) = (primary.0, backup.map_or(0, |backup| backup.0));
+    v1::RoomRecord { epoch, primary, players, turn, countdown_ms, base, term, backup }.encode_to_vec().into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn room(epoch: u64, base: u64) -> Bytes {
+        let reign = Reign { epoch, term: 3, primary: NodeId(1), backup: Some(NodeId(2)), revision: 0 };
+        room_record(reign, base, RoomState::default())
+    }
+
+    fn kv(value: Bytes) -> KeyValue {
+        let key = Subject::Room(Name::new("r").unwrap()).key();
+        KeyValue { key, value, created: 3, modified: 9, version: 2, lease: None }
+    }
 
     #[test]
     fn keys_are_as_the_records_file_says_and_are_read_back() {
@@ -161,19 +214,22 @@ mod tests {
     #[test]
     fn an_epoch_of_zero_is_the_revision_that_wrote_the_record_and_its_base() {
         let subject = Subject::Room(Name::new("r").unwrap());
-        let kv = |value: Bytes| KeyValue {
-            key: subject.key(),
-            value,
-            created: 3,
-            modified: 9,
-            version: 2,
-            lease: None,
-        };
         let owner = |value| subject.owner(&kv(value)).map(|owner| (owner.epoch, owner.claimed));
-        assert_eq!(owner(room_record(NodeId(1), 0, 70, RoomState::default())), Some((79, Some(70))));
-        assert_eq!(owner(room_record(NodeId(1), 4, 70, RoomState::default())), Some((4, None)));
+        assert_eq!(owner(room(0, 70)), Some((79, Some(70))));
+        assert_eq!(owner(room(4, 70)), Some((4, None)));
         assert_eq!(owner(Bytes::from_static(b"\xff")), None);
         let session = Subject::Session(Name::new("p").unwrap());
         assert!(session.owner(&kv(Bytes::new())).is_none(), "a session has an identifier");
+    }
+    #[test]
+    fn a_record_of_a_room_names_the_reign_and_one_of_before_is_of_the_first_term_without_a_backup() {
+        let subject = Subject::Room(Name::new("r").unwrap());
+        let reign = |value| subject.owner(&kv(value)).unwrap().reign();
+        let (primary, backup) = (NodeId(1), Some(NodeId(2)));
+        assert_eq!(reign(room(4, 70)), Reign { epoch: 4, term: 3, primary, backup, revision: 9 });
+        let before = v1::RoomRecord { epoch: 4, primary: 1, players: 5, ..v1::RoomRecord::default() };
+        let before = subject.owner(&kv(before.encode_to_vec().into())).unwrap();
+        assert_eq!(before.reign(), Reign { epoch: 4, term: 1, primary, backup: None, revision: 9 });
+        assert_eq!(before.state.players, 5);
     }
 }

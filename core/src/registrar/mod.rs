@@ -10,6 +10,9 @@
 //! write plus the base of the store's generation (`registry.proto`). So no two claims have the same epoch,
 //! and a later claim has a higher one, even after the store was restored, wiped or replaced.
 //!
+//! A room's record can name a backup (`rooms.rs`). Then only the backup can take the room over, in the next
+//! term of the same epoch.
+//!
 //! Comparisons cannot exclude one case: the registry may execute a request long after the node has given the
 //! request up. If such a request registers a session, the watch reports the record, and the node deletes the
 //! record unless it holds the session. If such a request registers a room, the record stays until this node
@@ -55,6 +58,7 @@ mod keys;
 mod lease_machine;
 mod pending;
 mod presence;
+mod rooms;
 mod serve;
 mod table;
 #[cfg(test)]
@@ -68,15 +72,14 @@ use skirmish_proto::v1;
 
 pub use self::config::RegistrarConfig;
 pub use self::deployment::key_fingerprint;
-pub use self::event::{Anew, Decision, Full, RegistrarStats, RoomClaim, SessionClaim};
+pub use self::event::{Anew, Decision, Full, RegistrarStats, Reign, RoomClaim, SessionClaim};
 pub use self::keys::{node_key, record_owner};
 pub use self::lease_machine::LeaseState;
 
-use self::claim::{Attempt, Goal};
 use self::directory::Directory;
 use self::directory_watch::DirectoryWatch;
 use self::generation::Generation;
-use self::keys::{RoomState, Subject};
+use self::keys::Subject;
 use self::lease_machine::LeaseMachine;
 use self::pending::Pending;
 use self::presence::Presence;
@@ -196,12 +199,6 @@ impl Registrar {
     pub fn claims_session(&self, player: &Name) -> bool {
         let entry = self.table.entries.get(&Subject::Session(player.clone()));
         entry.is_some_and(|entry| entry.is_claimed())
-    }
-
-    /// Returns the epoch of a room, if this node is its primary as far as is known.
-    #[must_use]
-    pub fn holds_room(&self, room: &Name) -> Option<u64> {
-        self.holds(&Subject::Room(room.clone()))
     }
 
     fn holds(&self, subject: &Subject) -> Option<u64> {
@@ -324,60 +321,6 @@ impl Registrar {
     /// retries without a time limit.
     pub fn release_session(&mut self, now: Now, player: &Name) {
         self.release(now, &Subject::Session(player.clone()));
-    }
-
-    /// Claims a room. All waiting claims of a room share one answer.
-    ///
-    /// # Errors
-    /// [`Full`].
-    pub fn claim_room(&mut self, now: Now, room: &Name) -> Result<(), Full> {
-        let now = self.observe(now);
-        let subject = Subject::Room(room.clone());
-        if self.table.entries.get(&subject).is_some_and(|entry| entry.is_claimed()) {
-            return Ok(());
-        }
-        self.reserve_claim(&subject)?;
-        let none = SessionId([0; 16]);
-        let until = now + self.config.claim_timeout;
-        let claim = Claim { serial: self.next_claim, until, token: 0, named: None, fresh: none };
-        self.claim(now, subject, claim);
-        Ok(())
-    }
-
-    /// Releases a room, in the way of [`Self::release_session`].
-    pub fn release_room(&mut self, now: Now, room: &Name) {
-        self.release(now, &Subject::Room(room.clone()));
-    }
-
-    /// Deletes a stray record that names this node as the primary of a room unknown to this node. Another
-    /// node asks for the room because of such a record, which a claim leaves if the registry executes the
-    /// claim long after the node gave it up. Without such a record nothing is written: a record written here
-    /// would send other nodes to this node once more.
-    pub fn sweep_room(&mut self, now: Now, room: &Name) {
-        let now = self.observe(now);
-        let subject = Subject::Room(room.clone());
-        if self.table.entries.get(&subject).is_none_or(|entry| entry.is_unused()) {
-            self.sweep(now, &subject, Attempt::new(Goal::Drop));
-        }
-        self.finish(now);
-    }
-
-    /// Sets the number of members of a held room, the application's turn, and the end of the turn in Unix
-    /// milliseconds (0: never). The record is written at most once in [`RegistrarConfig::room_refresh`], with
-    /// the newest values; a new turn is written at once.
-    pub fn update_room(&mut self, now: Now, room: &Name, players: u32, turn: u32, countdown_ms: u64) {
-        let now = self.observe(now);
-        let subject = Subject::Room(room.clone());
-        // The node may not have heard yet that the room is lost.
-        if let Some(entry) = self.table.entries.get_mut(&subject)
-            && entry.held.is_some()
-        {
-            entry.room.wanted = RoomState { players, turn, countdown_ms };
-            if entry.work.is_none() {
-                self.advance(now, &subject);
-            }
-        }
-        self.finish(now);
     }
 
     /// Sets the load of the node. The next keep-alive writes the load, at most once in
@@ -503,14 +446,17 @@ impl Registrar {
     }
 
     fn reserve_claim(&mut self, subject: &Subject) -> Result<(), Full> {
-        let is_new = !self.table.entries.contains_key(subject);
-        if self.table.claims.len() >= self.config.claims
-            || is_new && self.table.entries.len() >= self.config.keys
-        {
+        if self.table.claims.len() >= self.config.claims {
             return Err(Full);
         }
+        self.reserve_entry(subject)?;
         self.next_claim += 1;
         Ok(())
+    }
+
+    fn reserve_entry(&self, subject: &Subject) -> Result<(), Full> {
+        let is_new = !self.table.entries.contains_key(subject);
+        if is_new && self.table.entries.len() >= self.config.keys { Err(Full) } else { Ok(()) }
     }
 
     fn claim(&mut self, now: Instant, subject: Subject, claim: Claim) {

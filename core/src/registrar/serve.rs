@@ -4,10 +4,13 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::claim::{Asker, Attempt, ClaimAnswer, Goal};
+use super::event::Reign;
 use super::generation::KnownKey;
-use super::keys::Subject;
+use super::keys::{RoomState, Subject};
 use super::pending::Purpose;
-use super::table::{Claim, ClaimAttempt, Held, OwnedRecord, Priority, RoomWrites, ServicePhase, Table, Task};
+use super::table::{
+    Claim, ClaimAttempt, Held, OwnedRecord, Priority, RoomWrites, ServicePhase, Swap, Table, Task,
+};
 use super::{Decision, Registrar, RoomClaim, SessionClaim};
 use crate::base::id::NodeId;
 use crate::base::plant::Plant;
@@ -22,12 +25,12 @@ const FIRST_RECHECK: Duration = Duration::from_secs(2);
 
 /// Outcome of a claim.
 pub(super) enum ClaimOutcome<'a> {
-    /// This node became the owner by this attempt, with this epoch.
-    Granted(&'a Attempt, u64),
-    /// This node is the room's primary already, with this epoch.
-    Held(u64),
-    /// Another node is the room's primary, with this epoch.
-    Elsewhere(NodeId, u64),
+    /// This node became the owner by this attempt.
+    Granted(&'a Attempt, Held),
+    /// This node is the room's primary already.
+    Held(Held),
+    /// Another node is the room's primary.
+    Elsewhere(Reign),
     Unavailable,
     Refused,
 }
@@ -37,7 +40,7 @@ impl OwnedRecord {
     pub(super) fn is_claimed(&self) -> bool {
         match self.tasks.back() {
             Some(Task::Claim(_)) => true,
-            Some(Task::Release) => false,
+            Some(Task::Swap(_) | Task::Release) => false,
             None => self.work.as_ref().is_some_and(|work| work.claim.is_some()),
         }
     }
@@ -53,23 +56,27 @@ impl OwnedRecord {
         }
         let is_room = matches!(subject, Subject::Room(_));
         if let Some(held) = self.held.filter(|_| is_room && self.doubtful) {
-            let attempt =
-                Attempt::held(Goal::CheckRoom { epoch: held.epoch }, me, held.session, held.modified);
-            return self.work_on(attempt, None);
+            let Held { epoch, term, backup, .. } = held;
+            return self.work_on(Attempt::held(Goal::CheckRoom { epoch, term, backup }, me, held), None);
         }
         match (self.take_task(), self.held) {
             (Some(Task::Release), _) => NextTask::Release,
-            (Some(Task::Claim(claim)), Some(held)) if is_room => NextTask::Answer(claim, held.epoch),
+            (Some(Task::Swap(swap)), Some(held)) if (held.epoch, held.term) > (swap.epoch, swap.term) => {
+                NextTask::Swapped(held)
+            }
+            (Some(Task::Swap(swap)), Some(_)) => NextTask::StepDown(swap),
+            (Some(Task::Swap(swap)), None) => {
+                let Swap { epoch, term, primary, revision } = swap;
+                self.work_on(Attempt::seen(Goal::SwapRoom { epoch, term, primary }, revision), None)
+            }
+            (Some(Task::Claim(claim)), Some(held)) if is_room => NextTask::Answer(claim, held),
             (Some(Task::Claim(claim)), held) => {
                 let goal = if is_room {
                     Goal::TakeRoom
                 } else {
                     Goal::TakeSession { named: claim.named, fresh: claim.fresh }
                 };
-                let attempt = held.map_or_else(
-                    || Attempt::new(goal),
-                    |held| Attempt::held(goal, me, held.session, held.modified),
-                );
+                let attempt = held.map_or_else(|| Attempt::new(goal), |held| Attempt::held(goal, me, held));
                 self.work_on(attempt, Some(claim))
             }
             (None, Some(held)) if self.doubtful => {
@@ -77,13 +84,15 @@ impl OwnedRecord {
                 let goal = Goal::KeepSession { session: held.session, epoch: held.epoch };
                 self.work_on(Attempt::new(goal), None)
             }
-            (None, Some(held)) if self.room.wanted != self.room.written => {
-                let RoomWrites { wanted, written, next } = self.room;
-                if now < next && wanted.turn == written.turn {
-                    return NextTask::WaitUntil(next);
+            (None, Some(held)) if self.room.backup == Some(held.backup) => NextTask::Paired(held),
+            (None, Some(held)) if self.room.backup.is_some() || self.room.wanted != self.room.written => {
+                let is_urgent = self.room.backup.is_some() || self.room.wanted.turn != self.room.written.turn;
+                if now < self.room.next && !is_urgent {
+                    return NextTask::WaitUntil(self.room.next);
                 }
-                let goal = Goal::WriteRoom { epoch: held.epoch, state: wanted };
-                self.work_on(Attempt::held(goal, me, held.session, held.modified), None)
+                let Held { epoch, term, backup, .. } = held;
+                let goal = Goal::WriteRoom { epoch, term, backup, state: self.room.wanted };
+                self.work_on(Attempt::held(goal, me, held), None)
             }
             (None, None) if self.rechecks > 0 => {
                 let wait = FIRST_RECHECK * 2_u32.pow(RECHECKS - self.rechecks);
@@ -93,7 +102,7 @@ impl OwnedRecord {
                     return NextTask::WaitUntil(at);
                 }
                 (self.rechecks, self.recheck_at) = (self.rechecks - 1, None);
-                self.work_on(Attempt::new(Goal::Drop), None)
+                self.work_on(Attempt::new(Goal::Drop { held: None }), None)
             }
             (None, _) => NextTask::Nothing,
         }
@@ -110,7 +119,13 @@ enum NextTask {
     /// Queue the entry for a request.
     Queue(Priority),
     /// Answer a claim of a record that this node owns.
-    Answer(Claim, u64),
+    Answer(Claim, Held),
+    /// Answer a swap of a room that this node leads in a later term.
+    Swapped(Held),
+    /// Give up a room that another node leads by now, and then swap.
+    StepDown(Swap),
+    /// Report that the room's record names the wanted backup.
+    Paired(Held),
     /// Delete the record if this node owned it.
     Release,
     WaitUntil(Instant),
@@ -152,14 +167,26 @@ impl Registrar {
                 NextTask::Queue(lane) => return index.enqueue(subject, entry, lane),
                 NextTask::Wait => return,
                 NextTask::WaitUntil(at) => return index.set_phase(subject, entry, ServicePhase::Waiting(at)),
-                NextTask::Answer(claim, epoch) => self.answer(subject, claim, ClaimOutcome::Held(epoch)),
+                NextTask::Answer(claim, held) => self.answer(subject, claim, ClaimOutcome::Held(held)),
+                NextTask::Swapped(held) => {
+                    let outcome = RoomClaim::Primary(held.reign(self.me));
+                    self.answer_swap(subject, outcome);
+                }
+                NextTask::StepDown(swap) => {
+                    index.let_go(subject, entry);
+                    entry.tasks.push_front(Task::Swap(swap));
+                }
+                NextTask::Paired(held) => {
+                    entry.room.backup = None;
+                    self.say_paired(subject, held);
+                }
                 NextTask::Release => {
                     let held = index.let_go(subject, entry);
                     // A planned write of the room's record is void now.
                     index.set_phase(subject, entry, ServicePhase::Idle);
                     entry.work = held.map(|held| {
-                        let attempt = Attempt::held(Goal::Drop, self.me, held.session, held.modified);
-                        ClaimAttempt::new(attempt, None)
+                        let goal = Goal::Drop { held: Some((held.epoch, held.term)) };
+                        ClaimAttempt::new(Attempt::held(goal, self.me, held), None)
                     });
                 }
                 NextTask::Nothing => {
@@ -202,13 +229,14 @@ impl Registrar {
 
     fn ask(&mut self, now: Instant, subject: &Subject, generation: KnownKey, background: bool) {
         let lease = self.lease_of(subject);
-        let asker = Asker { node: self.me, lease, generation };
+        let asker = Asker { node: self.me, lease, node_lease: self.node_lease.id(), generation };
         let Some((entry, index)) = self.table.entry(&mut self.bugs, subject) else { return };
         let Some(work) = &mut entry.work else {
             return self.bugs.found("a session or a room without work was in the queue");
         };
-        if let Goal::WriteRoom { state, .. } = &mut work.attempt.goal {
+        if let Goal::WriteRoom { state, backup, .. } = &mut work.attempt.goal {
             *state = entry.room.wanted;
+            *backup = entry.room.backup.unwrap_or(*backup);
             entry.room.next = now + self.config.room_refresh;
         }
         work.sent = true;
@@ -240,9 +268,9 @@ impl Registrar {
         if !outdated && found.is_some_and(|found| self.handle_found_generation(now, found)) {
             return;
         }
-        let (node, lease) = (self.me, self.lease_of(subject));
+        let (node, lease, node_lease) = (self.me, self.lease_of(subject), self.node_lease.id());
         let generation = self.generation.open().filter(|_| !outdated);
-        let asker = generation.map(|generation| Asker { node, lease, generation });
+        let asker = generation.map(|generation| Asker { node, lease, node_lease, generation });
         let Self { table, directory, stats, planted, bugs, .. } = self;
         let Some((entry, index)) = table.entry(bugs, subject) else { return };
         index.set_phase(subject, entry, ServicePhase::Idle);
@@ -303,30 +331,46 @@ impl Registrar {
                 self.stats.garbage += 1;
                 self.try_later(now, subject, work);
             }
-            ClaimAnswer::Ours { epoch, modified } => {
+            ClaimAnswer::Ours(held) => {
+                let is_swap = work.is_swap();
                 match work.attempt.goal {
                     Goal::WriteRoom { state, .. } => entry.room.written = state,
-                    Goal::TakeRoom => entry.room = RoomWrites::opened(),
+                    Goal::TakeRoom => entry.room = RoomWrites::of(RoomState::OPENED),
+                    Goal::SwapRoom { .. } => entry.room = RoomWrites::of(work.attempt.state),
                     Goal::TakeSession { .. } | Goal::KeepSession { .. } => {}
-                    Goal::CheckRoom { .. } | Goal::Drop => {}
+                    Goal::CheckRoom { .. } | Goal::Drop { .. } => {}
                 }
-                let session = work.attempt.session();
-                index.hold(subject, entry, Held { epoch, modified, session });
+                index.hold(subject, entry, held);
                 if let Some(claim) = work.claim {
-                    self.answer(subject, claim, ClaimOutcome::Granted(&work.attempt, epoch));
+                    self.answer(subject, claim, ClaimOutcome::Granted(&work.attempt, held));
                 }
-                self.catch_up(now, subject, modified);
+                if is_swap {
+                    self.answer_swap(subject, RoomClaim::Primary(held.reign(self.me)));
+                }
+                self.catch_up(now, subject, held.modified);
             }
-            ClaimAnswer::Others { node, epoch } => match work.claim {
+            ClaimAnswer::Others(owner) => match work.claim {
                 Some(claim) => {
-                    self.answer(subject, claim, ClaimOutcome::Elsewhere(node, epoch));
+                    self.answer(subject, claim, ClaimOutcome::Elsewhere(owner.reign()));
                     self.advance(now, subject);
                 }
-                None => self.contest(now, subject, work, epoch),
+                None if work.is_swap() => {
+                    self.answer_swap(subject, RoomClaim::Elsewhere(owner.reign()));
+                    self.advance(now, subject);
+                }
+                None => self.contest(now, subject, work, owner.epoch),
             },
+            ClaimAnswer::Deposed(owner) => {
+                if index.let_go(subject, entry).is_some() {
+                    self.say_deposed(subject, owner.reign());
+                }
+                self.advance(now, subject);
+            }
             ClaimAnswer::Gone => {
                 if let Some(held) = index.let_go(subject, entry) {
                     self.say_lost(subject, held.epoch);
+                } else if work.is_swap() {
+                    self.answer_swap(subject, RoomClaim::Vacant);
                 }
                 self.catch_up(now, subject, revision);
             }
@@ -347,7 +391,7 @@ impl Registrar {
         }
         work.attempt = match work.attempt.goal {
             goal @ Goal::KeepSession { .. } => Attempt::new(goal),
-            goal => Attempt::held(goal, self.me, held.session, held.modified),
+            goal => Attempt::held(goal, self.me, held),
         };
         self.generation.plan_read(now);
         self.try_later(now, subject, work);
@@ -363,7 +407,7 @@ impl Registrar {
             }
             (Some(_), true) => index.set_doubtful(subject, entry, true),
             (Some(Some(owner)), false) if owner.node == self.me => {
-                entry.work = Some(ClaimAttempt::new(Attempt::new(Goal::Drop), None));
+                entry.work = Some(ClaimAttempt::new(Attempt::new(Goal::Drop { held: None }), None));
             }
             (Some(_), false) | (None, _) => {}
         }
@@ -405,12 +449,14 @@ impl Registrar {
 
     /// Undoes a claim that was not granted. If the claim was sent, the registry may still execute it: deletes
     /// the record, or restores the session that this node owned before.
-    fn undo(&mut self, now: Instant, subject: &Subject, was_sent: bool) {
+    pub(super) fn undo(&mut self, now: Instant, subject: &Subject, was_sent: bool) {
         let Some((entry, index)) = self.table.entry(&mut self.bugs, subject) else { return };
         if was_sent {
             let held = entry.held;
-            let goal = held
-                .map_or(Goal::Drop, |held| Goal::KeepSession { session: held.session, epoch: held.epoch });
+            let goal = held.map_or(Goal::Drop { held: None }, |held| Goal::KeepSession {
+                session: held.session,
+                epoch: held.epoch,
+            });
             let calling = entry.phase == ServicePhase::Calling;
             entry.work = Some(ClaimAttempt::instead(Attempt::new(goal), calling));
             index.set_doubtful(subject, entry, held.is_some());
@@ -429,14 +475,15 @@ impl Registrar {
         match entry.work.as_ref().map(|work| work.attempt.goal) {
             Some(Goal::KeepSession { .. }) => {
                 let calling = entry.phase == ServicePhase::Calling;
-                entry.work = Some(ClaimAttempt::instead(Attempt::new(Goal::Drop), calling));
+                entry.work = Some(ClaimAttempt::instead(Attempt::new(Goal::Drop { held: None }), calling));
                 index.interrupt(subject, entry);
             }
             Some(Goal::CheckRoom { .. } | Goal::WriteRoom { .. }) | None => {
                 entry.work = None;
                 index.interrupt(subject, entry);
             }
-            Some(Goal::TakeSession { .. } | Goal::TakeRoom | Goal::Drop) => {}
+            Some(Goal::TakeSession { .. } | Goal::TakeRoom) => {}
+            Some(Goal::SwapRoom { .. } | Goal::Drop { .. }) => {}
         }
         self.say_lost(subject, epoch);
         self.advance(now, subject);
@@ -447,9 +494,9 @@ impl Registrar {
         self.decisions.push_back(match subject.clone() {
             Subject::Session(player) => {
                 let outcome = match outcome {
-                    ClaimOutcome::Granted(attempt, epoch) => SessionClaim::Granted {
+                    ClaimOutcome::Granted(attempt, held) => SessionClaim::Granted {
                         id: attempt.session(),
-                        epoch,
+                        epoch: held.epoch,
                         resumed: attempt.is_resumed(),
                         previous: attempt.previous,
                     },
@@ -464,10 +511,10 @@ impl Registrar {
             }
             Subject::Room(room) => {
                 let outcome = match outcome {
-                    ClaimOutcome::Granted(_, epoch) | ClaimOutcome::Held(epoch) => {
-                        RoomClaim::Primary { epoch }
+                    ClaimOutcome::Granted(_, held) | ClaimOutcome::Held(held) => {
+                        RoomClaim::Primary(held.reign(self.me))
                     }
-                    ClaimOutcome::Elsewhere(node, epoch) => RoomClaim::Elsewhere { node, epoch },
+                    ClaimOutcome::Elsewhere(reign) => RoomClaim::Elsewhere(reign),
                     ClaimOutcome::Refused | ClaimOutcome::Unavailable => RoomClaim::Unavailable,
                 };
                 Decision::Room { room, outcome }
@@ -504,9 +551,16 @@ impl Registrar {
         wanted.map(|(subject, held)| (subject.clone(), held)).collect()
     }
 
-    /// Answers all claims as unavailable, and forgets all entries.
+    /// Answers all claims and swaps as unavailable, and forgets all entries.
     pub(super) fn forget_entries(&mut self) {
         let Table { mut entries, claims, .. } = core::mem::take(&mut self.table);
+        for (subject, entry) in &entries {
+            let is_swap = |task: &&Task| matches!(task, Task::Swap(_));
+            let at_work = entry.work.as_ref().is_some_and(|work| work.is_swap());
+            for _ in 0..usize::from(at_work) + entry.tasks.iter().filter(is_swap).count() {
+                self.answer_swap(subject, RoomClaim::Unavailable);
+            }
+        }
         for ((_, serial), subject) in claims {
             match entries.get_mut(&subject).and_then(|entry| entry.take_claim(serial)) {
                 Some((claim, _)) => self.answer(&subject, claim, ClaimOutcome::Unavailable),

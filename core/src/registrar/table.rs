@@ -3,10 +3,11 @@
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::claim::Attempt;
+use super::claim::{Attempt, Goal};
+use super::event::Reign;
 use super::keys::{Owner, RoomState, Subject};
 use crate::base::bug::Bugs;
-use crate::base::id::SessionId;
+use crate::base::id::{NodeId, SessionId};
 use crate::base::time::Instant;
 
 /// State of the node about the record of a session or a room.
@@ -32,9 +33,12 @@ pub(super) struct OwnedRecord {
 }
 
 /// Ownership of a record by this node.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Held {
     pub(super) epoch: u64,
+    /// Term, and backup in the record; unused for a session.
+    pub(super) term: u32,
+    pub(super) backup: Option<NodeId>,
     /// Revision of the last write of the record.
     pub(super) modified: u64,
     /// Identifier of the session; unused for a room.
@@ -56,9 +60,21 @@ pub(super) struct ClaimAttempt {
     pub(super) contested: Option<Instant>,
 }
 
+impl Held {
+    /// Returns the reign of this node in a room.
+    pub(super) const fn reign(&self, primary: NodeId) -> Reign {
+        let Self { epoch, term, backup, modified: revision, .. } = *self;
+        Reign { epoch, term, primary, backup, revision }
+    }
+}
+
 impl ClaimAttempt {
     pub(super) fn new(attempt: Attempt, claim: Option<Claim>) -> Box<Self> {
         Box::new(Self { attempt, claim, sent: false, replaced: false, failures: 0, contested: None })
+    }
+
+    pub(super) const fn is_swap(&self) -> bool {
+        matches!(self.attempt.goal, Goal::SwapRoom { .. })
     }
 
     /// Creates an attempt that replaces another one, whose request may be in flight.
@@ -71,7 +87,18 @@ impl ClaimAttempt {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Task {
     Claim(Claim),
+    Swap(Swap),
     Release,
+}
+
+/// A wish to take over, as the backup, the room that the primary leads in this term.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Swap {
+    pub(super) epoch: u64,
+    pub(super) term: u32,
+    pub(super) primary: NodeId,
+    /// Revision of the last write of the record, as far as is known; 0: unknown.
+    pub(super) revision: u64,
 }
 
 /// A claim that waits for its outcome.
@@ -99,14 +126,16 @@ pub(super) struct RecordReport {
 pub(super) struct RoomWrites {
     pub(super) wanted: RoomState,
     pub(super) written: RoomState,
-    /// Earliest time of the next write, unless the turn changes.
+    /// Backup to name, or none to name none, until the record is known to do so.
+    pub(super) backup: Option<Option<NodeId>>,
+    /// Earliest time of the next write for the state alone.
     pub(super) next: Instant,
 }
 
 impl RoomWrites {
-    /// State of a room that was claimed just now.
-    pub(super) fn opened() -> Self {
-        Self { wanted: RoomState::OPENED, written: RoomState::OPENED, ..Self::default() }
+    /// Returns no pending writes, for a record that was written just now.
+    pub(super) fn of(state: RoomState) -> Self {
+        Self { wanted: state, written: state, ..Self::default() }
     }
 }
 
@@ -388,7 +417,7 @@ impl OwnedRecord {
         let place = self.tasks.iter().position(|task| matches!(task, Task::Claim(claim) if is_it(claim)))?;
         match self.tasks.remove(place)? {
             Task::Claim(claim) => Some((claim, None)),
-            Task::Release => None,
+            Task::Swap(_) | Task::Release => None,
         }
     }
 

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::bench::{Fate, name, session};
+use super::bench::{Fate, ME, name, session};
 use super::*;
 use crate::base::rng::Rng;
 use crate::base::time::Duration;
@@ -41,9 +41,9 @@ fn an_answer_of_a_wrong_type_leaves_the_outcome_unknown_whatever_its_revision_is
         bench.tell(id, Ok(Response { revision, answer: Answer::KeptAlive { ttl_s: 9 } }));
         assert_eq!((bench.registrar.stats().garbage, bench.registrar.stats().in_flight), (1, 0));
         bench.pass(1_000, Fate::Done);
-        let epoch = bench.registry.revision();
-        let room = name("r");
-        assert_eq!(bench.take(), [Decision::Room { room, outcome: RoomClaim::Primary { epoch } }]);
+        let revision = bench.registry.revision();
+        let outcome = RoomClaim::Primary(Reign { revision, ..Reign::first(revision, ME) });
+        assert_eq!(bench.take(), [Decision::Room { room: name("r"), outcome }]);
     }
 }
 

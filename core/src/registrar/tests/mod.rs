@@ -6,8 +6,10 @@ mod bugs;
 mod deployment;
 mod generation;
 mod lease;
+mod pairs;
 mod rooms;
 mod sessions;
+mod swaps;
 mod world;
 mod writes;
 

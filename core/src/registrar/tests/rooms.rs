@@ -9,37 +9,47 @@ use prost::Message as _;
 use super::bench::{Fate, ME, OTHER, at, name};
 use super::*;
 use crate::base::time::Duration;
-use crate::registrar::keys::room_record;
+use crate::registrar::keys::{RoomState, room_record};
 use crate::registry::{Delete, Request, Span};
 
-const KEY: &str = "/rooms/r/state";
-const OTHERS_NODE: &str = "/nodes/000000000000000b";
+pub(super) const KEY: &str = "/rooms/r/state";
+pub(super) const OTHERS_NODE: &str = "/nodes/000000000000000b";
 
-fn claim(bench: &mut Bench) {
+pub(super) fn claim(bench: &mut Bench) {
     bench.registrar.claim_room(bench.now, &name("r")).unwrap();
     bench.collect();
 }
 
-fn hold(bench: &mut Bench) -> u64 {
+pub(super) fn hold(bench: &mut Bench) -> u64 {
     claim(bench);
     bench.settle();
     bench.take();
     bench.registrar.holds_room(&name("r")).unwrap()
 }
 
-fn told(outcome: RoomClaim) -> Vec<Decision> {
+pub(super) fn told(outcome: RoomClaim) -> Vec<Decision> {
     vec![Decision::Room { room: name("r"), outcome }]
 }
 
-fn others(epoch: u64) -> Bytes {
-    room_record(OTHER, epoch, 0, RoomState::default())
+/// Outcome of a claim that wrote the record at this revision.
+fn primary(epoch: u64) -> RoomClaim {
+    RoomClaim::Primary(Reign { revision: epoch, ..Reign::first(epoch, ME) })
 }
 
-fn record(bench: &mut Bench) -> Option<v1::RoomRecord> {
+/// Outcome of a claim that found another node's record, written at this revision.
+fn elsewhere(epoch: u64) -> RoomClaim {
+    RoomClaim::Elsewhere(Reign { revision: epoch, ..Reign::first(epoch, OTHER) })
+}
+
+fn others(epoch: u64) -> Bytes {
+    room_record(Reign::first(epoch, OTHER), 0, RoomState::default())
+}
+
+pub(super) fn record(bench: &mut Bench) -> Option<v1::RoomRecord> {
     Some(v1::RoomRecord::decode(bench.get(KEY)?.value).unwrap())
 }
 
-fn delete(bench: &mut Bench, key: &'static str) {
+pub(super) fn delete(bench: &mut Bench, key: &'static str) {
     bench.ask(&Request::Delete(Delete::of(Span::one(Bytes::from_static(key.as_bytes())))));
 }
 
@@ -50,13 +60,13 @@ fn a_room_that_nobody_has_is_ours_with_the_revision_for_an_epoch() {
     claim(&mut bench);
     bench.settle();
     let epoch = bench.registry.revision();
-    assert_eq!(bench.take(), told(RoomClaim::Primary { epoch }), "one answer for both");
+    assert_eq!(bench.take(), told(primary(epoch)), "one answer for both");
     assert_eq!(record(&mut bench).unwrap().primary, ME.0);
     let lease = bench.get(KEY).unwrap().lease;
     assert!(lease.is_some() && lease != bench.get("/nodes/000000000000000a").unwrap().lease);
     claim(&mut bench);
     assert!(bench.calls.is_empty());
-    assert_eq!(bench.take(), told(RoomClaim::Primary { epoch }), "what is held is not asked for");
+    assert_eq!(bench.take(), told(primary(epoch)), "what is held is not asked for");
 }
 
 #[test]
@@ -68,7 +78,7 @@ fn a_room_of_a_node_that_lives_is_elsewhere() {
     for _ in 0..2 {
         claim(&mut bench);
         while bench.step(Fate::Done) {}
-        assert_eq!(bench.take(), told(RoomClaim::Elsewhere { node: OTHER, epoch }));
+        assert_eq!(bench.take(), told(elsewhere(epoch)));
         bench.news();
         bench.take();
     }
@@ -83,7 +93,7 @@ fn a_room_of_a_node_that_does_not_live_is_taken_over() {
     bench.settle();
     let epoch = bench.registry.revision();
     assert!(epoch > before);
-    assert_eq!(bench.take(), told(RoomClaim::Primary { epoch }));
+    assert_eq!(bench.take(), told(primary(epoch)));
 }
 
 #[test]
@@ -95,7 +105,7 @@ fn nobody_takes_a_room_over_from_a_node_that_came_back_or_wrote_meanwhile() {
     bench.put(OTHERS_NODE, Bytes::new());
     let epoch = bench.put(KEY, others(0));
     bench.step(Fate::Done);
-    assert_eq!(bench.take(), told(RoomClaim::Elsewhere { node: OTHER, epoch }));
+    assert_eq!(bench.take(), told(elsewhere(epoch)));
 }
 
 #[test]
@@ -113,14 +123,14 @@ fn an_unheard_answer_is_read_from_the_record() {
     bench.step(Fate::Unheard);
     let epoch = bench.registry.revision();
     bench.pass(1_000, Fate::Done);
-    assert_eq!(bench.take(), told(RoomClaim::Primary { epoch }));
+    assert_eq!(bench.take(), told(primary(epoch)));
     assert_eq!(bench.get(KEY).unwrap().modified, epoch);
 }
 
 #[test]
 fn a_record_of_ours_from_before_gets_a_new_epoch() {
     let mut bench = Bench::serving();
-    let before = bench.put(KEY, room_record(ME, 1, 0, RoomState::default()));
+    let before = bench.put(KEY, room_record(Reign::first(1, ME), 0, RoomState::default()));
     let epoch = hold(&mut bench);
     assert!(epoch > before);
 }
@@ -152,7 +162,14 @@ fn the_newest_state_is_written_not_too_often_but_a_turn_at_once() {
     }
     assert_eq!(written, [0, 9, 19, 29, 39, 49]);
     bench.pass(1_000, Fate::Done);
-    let expected = v1::RoomRecord { epoch, primary: ME.0, players: 49, turn: 0, countdown_ms: 5, base: 0 };
+    let expected = v1::RoomRecord {
+        epoch,
+        primary: ME.0,
+        players: 49,
+        countdown_ms: 5,
+        term: 1,
+        ..v1::RoomRecord::default()
+    };
     assert_eq!(record(&mut bench), Some(expected));
     for turn in 1..4 {
         bench.registrar.update_room(bench.now, &name("r"), 49, turn, 5);
@@ -231,7 +248,7 @@ fn a_released_room_is_gone_and_can_be_claimed_again() {
     bench.settle();
     let epoch = bench.registrar.holds_room(&name("r")).unwrap();
     assert!(epoch > before);
-    assert_eq!(bench.take(), told(RoomClaim::Primary { epoch }));
+    assert_eq!(bench.take(), told(primary(epoch)));
     bench.registrar.release_room(bench.now, &name("r"));
     bench.collect();
     bench.settle();
@@ -335,7 +352,7 @@ fn an_answer_from_before_the_registration_is_not_believed() {
     bench.tell(id, Ok(claimed));
     assert_eq!(bench.take(), []);
     bench.settle();
-    assert_eq!(bench.take(), told(RoomClaim::Elsewhere { node: OTHER, epoch }));
+    assert_eq!(bench.take(), told(elsewhere(epoch)));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use skirmish_proto::v1;
 
 use crate::base::id::{Name, NodeId, SessionId};
 use crate::base::time::Instant;
-use crate::registrar::{Decision, RoomClaim, SessionClaim};
+use crate::registrar::{Decision, Reign, RoomClaim, SessionClaim};
 use crate::registry::{Answer, KeyValue, Range, Registry, Request, Span};
 
 /// Owner of a key: node and epoch.
@@ -90,7 +90,7 @@ impl Oracle {
                 let (owed, _) = self.room_claims.entry((node, room.clone())).or_default();
                 assert!(*owed > 0, "an answer to no claim");
                 *owed -= 1;
-                if let RoomClaim::Primary { epoch } = outcome {
+                if let RoomClaim::Primary(Reign { epoch, .. }) = outcome {
                     let again = self.rooms.insert((node, room.clone()), epoch) == Some(epoch);
                     if !again {
                         self.rises((node, false, room.clone()), epoch);
@@ -103,7 +103,8 @@ impl Oracle {
                 let held = self.held.get(&(node, player.clone())).copied();
                 assert!(held.is_none_or(|held| held < epoch), "{player} was lost to an older one");
             }
-            Decision::RoomLost { room, .. } => {
+            Decision::RoomPaired { .. } => {}
+            Decision::RoomDeposed { room, .. } | Decision::RoomLost { room, .. } => {
                 assert!(self.rooms.remove(&(node, room)).is_some(), "lost what was not held");
             }
             Decision::Anew { .. } => {
