@@ -131,8 +131,9 @@ impl Registrar {
     }
 
     /// Takes over, as the named backup, the room that `primary` leads in this term of this epoch. The former
-    /// primary becomes the backup. `revision` is that of the record as last heard of; with 0 the record is
-    /// read first.
+    /// primary becomes the backup. `revision` MUST be that of a record which names this node as the backup,
+    /// such as the newest one of the primary's [`Self::reign`]: the swap compares nothing else of the record.
+    /// With 0 or an outdated revision, the record is read first.
     ///
     /// The swap is tried without a time limit as long as the record names this term, this primary and this
     /// backup. It has one answer, [`Decision::Room`]. A later swap of the room replaces one that is not begun.

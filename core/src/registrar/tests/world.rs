@@ -2,6 +2,7 @@
 
 mod fault;
 mod oracle;
+mod reigns;
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
@@ -11,11 +12,12 @@ use skirmish_proto::v1;
 
 use self::fault::{Fate, Faults};
 use self::oracle::Oracle;
+use self::reigns::Reigns;
 use super::bench::name;
-use crate::base::id::{Name, NodeId, SessionId};
+use crate::base::id::{NodeId, SessionId};
 use crate::base::rng::Rng;
 use crate::base::time::{Instant, Now, Wall};
-use crate::registrar::{Registrar, RegistrarConfig};
+use crate::registrar::{Registrar, RegistrarConfig, Reign};
 use crate::registry::{
     CallId, CallNumbers, Failure, Registry, RegistryCommand, RegistryConfig, RegistryEvent, Request,
     Snapshot, Watch, WatchId, Watched,
@@ -26,13 +28,14 @@ const PLAYERS: [&str; 3] = ["p", "q", "r"];
 const ROOMS: [&str; 2] = ["x", "y"];
 /// Times with faults and then without, in microseconds.
 const TROUBLE: u64 = 150_000_000;
-const QUIET: u64 = 90_000_000;
+const QUIET: u64 = 180_000_000;
 /// Unix time at the start, in milliseconds.
 const BEGINNING: u64 = 1_800_000_000_000;
 /// Outage before the registry goes back, in microseconds. Without crashes of nodes this is the longest one;
 /// with crashes every outage is this long. A restarted node knows no earlier epoch, so the nodes that know
-/// some have to notice first, or stop by themselves.
+/// some have to notice first, or stop by themselves. Rooms with backups stop last.
 const AWAY: u64 = 11_000_000;
+const AWAY_WITH_PAIRS: u64 = 61_000_000;
 
 /// A node: its registrar, and the state of its clock and its watches.
 struct Node {
@@ -87,10 +90,6 @@ impl Node {
         let local = self.registrar.poll_timeout()?.at.as_micros();
         Some((local * 1000).div_ceil(self.rate).max(self.paused_until))
     }
-
-    fn holds(&self, room: &Name, at: u64) -> Option<u64> {
-        if self.registrar.may_serve(self.now(at).instant) { self.registrar.holds_room(room) } else { None }
-    }
 }
 
 /// Something in flight.
@@ -114,6 +113,8 @@ struct World {
     copy: Option<Snapshot>,
     /// Time at which the registry goes back; true if it loses everything.
     goes_back: Option<(u64, bool)>,
+    /// Source of the wishes for backups and of the swaps, in a world with these.
+    pairs: Option<Rng>,
 }
 
 impl World {
@@ -137,7 +138,15 @@ impl World {
             oracle: Oracle::default(),
             copy: None,
             goes_back: None,
+            pairs: None,
         }
+    }
+
+    /// Creates a world in which rooms have backups.
+    fn paired(seed: u64) -> Self {
+        let mut bytes = [2; 32];
+        bytes[..8].copy_from_slice(&seed.to_le_bytes());
+        Self { pairs: Some(Rng::new(bytes)), ..Self::new(seed) }
     }
 
     /// Restores the last copy of the registry, or wipes the registry.
@@ -314,7 +323,8 @@ impl World {
         }
         if self.goes_back.is_none() && self.chance(self.faults.restores) {
             let wiped = self.chance(50);
-            let away = if self.faults.crashes > 0 { AWAY } else { self.rng.range(0..=AWAY) };
+            let longest = if self.pairs.is_some() { AWAY_WITH_PAIRS } else { AWAY };
+            let away = if self.faults.crashes > 0 { longest } else { self.rng.range(0..=AWAY) };
             self.goes_back = Some((self.at + away, wiped));
             self.faults.out_until = self.faults.out_until.max(self.at + away);
         }
@@ -364,6 +374,45 @@ impl World {
             }
         }
         self.order += 1;
+        self.collect(place);
+        self.pair_or_swap();
+    }
+
+    /// Draws a wish for a backup, or a swap by the node that a record names, now or earlier, or by any node.
+    fn pair_or_swap(&mut self) {
+        let Some(rng) = &mut self.pairs else { return };
+        let mut draw = |most: u64| usize::try_from(rng.range(0..=most)).unwrap();
+        let (room, any, kind) = (name(ROOMS[draw(1)]), draw(NODES as u64 - 1), draw(9));
+        let (age, off, other) = (draw(3).saturating_sub(1), draw(2) as u64, draw(NODES as u64));
+        let reign = self.oracle.reigns.of(&room, age);
+        let place_of = |id| self.nodes.iter().position(|node| Some(node.id) == id);
+        let backup = self.nodes.get(other).map(|node| node.id);
+        let place = match reign {
+            Some(reign) if kind < 5 => place_of(Some(reign.primary)),
+            Some(reign) if kind < 9 => place_of(reign.backup),
+            _ => None,
+        };
+        let place = place.unwrap_or(any);
+        let node = &mut self.nodes[place];
+        if node.paused_until > self.at {
+            return;
+        }
+        let now = node.now(self.at);
+        match reign {
+            Some(reign) if kind >= 5 => {
+                // Nodes know the revisions of records that name them.
+                let known = if reign.backup == Some(node.id) { reign.revision } else { 0 };
+                let revision = [0, known, u64::MAX][draw(2)];
+                let Reign { epoch, term, primary, .. } = reign;
+                node.registrar.swap_room(now, &room, epoch, term, primary, revision).unwrap();
+                self.oracle.reigns.swapping.insert((node.id, room));
+            }
+            _ => {
+                let backup = backup.filter(|id| *id != node.id && off > 0);
+                self.oracle.reigns.wished(&node.registrar, &room, backup);
+                node.registrar.pair_room(now, &room, backup);
+            }
+        }
         self.collect(place);
     }
 
@@ -415,11 +464,13 @@ impl World {
         }
     }
 
-    /// Checks that at most one node is the primary of a room and may serve (G6).
+    /// Checks that at most one node may commit messages of a room (G6).
     fn believe(&mut self, at: u64) {
         for room in ROOMS.map(name) {
-            let believers: Vec<_> =
-                self.nodes.iter().filter_map(|n| Some((n.id, n.holds(&room, at)?))).collect();
+            let reigns = &self.oracle.reigns;
+            let commits = |n: &&Node| reigns.may_commit(&n.registrar, n.now(at).instant, &room);
+            let believers = self.nodes.iter().filter(commits);
+            let believers: Vec<_> = believers.map(|n| n.registrar.reign(&room)).collect();
             assert!(believers.len() <= 1, "{at}: {room} is the room of {believers:?}");
         }
         for node in &self.nodes {
@@ -447,14 +498,18 @@ impl World {
             assert_eq!(known.len(), NODES, "everybody knows everybody: {:?} knows {known:?}", node.id);
             let stats = registrar.stats();
             assert_eq!((stats.claims, stats.doubtful, stats.in_flight), (0, 0, 0));
+            assert!(registrar.table.entries.values().all(|entry| entry.work.is_none()), "at work");
             for player in PLAYERS.map(name) {
-                let recorded = self.oracle.session_of(&player).filter(|(id, _)| *id == node.id);
-                let epoch = recorded.map(|(_, epoch)| epoch);
+                let recorded = self.oracle.session_of(&player).filter(|(id, ..)| *id == node.id);
+                let epoch = recorded.map(|(_, epoch, _)| epoch);
                 assert_eq!(registrar.holds_session(&player), epoch, "{:?} {player}", node.id);
             }
             for room in ROOMS.map(name) {
-                if let Some(epoch) = registrar.holds_room(&room) {
-                    assert_eq!(self.oracle.room_of(&room), Some((node.id, epoch)), "{room}");
+                let Some(reign) = registrar.reign(&room) else { continue };
+                // Another node tells a deposed primary over their link, or the next write does.
+                if !self.oracle.reigns.is_deposed(&room, reign) {
+                    let Reign { epoch, term, primary, .. } = reign;
+                    assert_eq!(self.oracle.room_of(&room), Some((primary, epoch, term)), "{room}");
                 }
             }
         }
@@ -468,7 +523,10 @@ fn run(seed: u64) -> (u64, usize) {
 }
 
 fn played(seed: u64) -> World {
-    let mut world = World::new(seed);
+    play(World::new(seed))
+}
+
+fn play(mut world: World) -> World {
     (0..NODES).for_each(|place| world.collect(place));
     world.run(TROUBLE, true);
     world.faults = Faults::none();
@@ -490,6 +548,18 @@ fn seeds_that_are_run_every_time() {
     assert!(anew > 20, "nodes began anew {anew} times");
 }
 
+#[test]
+fn seeds_with_pairs() {
+    let (mut swaps, mut paired, mut deposed) = (0, 0, 0);
+    for seed in 0..24 {
+        let Reigns { swaps: s, paired: p, deposed: d, .. } = play(World::paired(seed)).oracle.reigns;
+        (swaps, paired, deposed) = (swaps + s, paired + p, deposed + d);
+    }
+    assert!(swaps > 100, "{swaps} swaps");
+    assert!(paired > 100, "{paired} wishes were confirmed");
+    assert!(deposed > 50, "{deposed} primaries were deposed");
+}
+
 /// A store that went back shows an older session of another node before the node notices.
 #[test]
 fn a_session_is_not_lost_to_an_older_one() {
@@ -507,5 +577,10 @@ proptest! {
     #[test]
     fn any_seed(seed: u64) {
         run(seed);
+    }
+
+    #[test]
+    fn any_seed_with_pairs(seed: u64) {
+        play(World::paired(seed));
     }
 }

@@ -5,23 +5,24 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use prost::Message as _;
 use skirmish_proto::v1;
 
+use super::reigns::Reigns;
 use crate::base::id::{Name, NodeId, SessionId};
 use crate::base::time::Instant;
 use crate::registrar::{Decision, Reign, RoomClaim, SessionClaim};
 use crate::registry::{Answer, KeyValue, Range, Registry, Request, Span};
 
-/// Owner of a key: node and epoch.
-type Owned = (NodeId, u64);
+/// Owner of a key: node, epoch, and term of a room.
+type Owned = (NodeId, u64, u32);
 
 #[derive(Default)]
 pub(super) struct Oracle {
-    /// All granted epochs, by session or room.
-    epochs: BTreeMap<(bool, Name, u64), NodeId>,
+    /// All granted epochs, by session or room, with the terms of rooms.
+    epochs: BTreeMap<(bool, Name, u64, u32), NodeId>,
     /// Last granted session of each player.
     sessions: BTreeMap<Name, SessionId>,
     /// Epoch of each session that a node owns, as last seen.
     held: BTreeMap<(NodeId, Name), u64>,
-    rooms: BTreeMap<(NodeId, Name), u64>,
+    rooms: BTreeMap<(NodeId, Name), (u64, u32)>,
     /// Claims without an answer.
     tokens: BTreeSet<(NodeId, u64)>,
     /// Answers that are due, and a flag that is true if the room was released since the last claim.
@@ -34,8 +35,9 @@ pub(super) struct Oracle {
     seen: u64,
     /// Times that a node began anew.
     pub(super) anew: usize,
-    /// Highest epoch granted to each node for a session or room, in any life of the store.
-    highest: BTreeMap<(NodeId, bool, Name), u64>,
+    /// Highest epoch and term granted to each node for a session or room, in any life of the store.
+    highest: BTreeMap<(NodeId, bool, Name), (u64, u32)>,
+    pub(super) reigns: Reigns,
 }
 
 impl Oracle {
@@ -68,6 +70,7 @@ impl Oracle {
     }
 
     pub(super) fn decided(&mut self, node: NodeId, decision: Decision) {
+        self.reigns.decided(node, &decision);
         match decision {
             Decision::Serving | Decision::NotServing => {
                 let serving = decision == Decision::Serving;
@@ -80,23 +83,27 @@ impl Oracle {
                     if resumed {
                         assert!(self.sessions.contains_key(&player), "there was none to resume");
                     }
-                    self.rises((node, true, player.clone()), epoch);
-                    let before = self.epochs.insert((true, player.clone(), epoch), node);
+                    self.rises((node, true, player.clone()), (epoch, 0));
+                    let before = self.epochs.insert((true, player.clone(), epoch, 0), node);
                     assert_eq!(before, None, "{node}: epoch {epoch} of {player} was granted before");
                     self.sessions.insert(player, id);
                 }
             }
             Decision::Room { room, outcome } => {
                 let (owed, _) = self.room_claims.entry((node, room.clone())).or_default();
-                assert!(*owed > 0, "an answer to no claim");
-                *owed -= 1;
-                if let RoomClaim::Primary(Reign { epoch, .. }) = outcome {
-                    let again = self.rooms.insert((node, room.clone()), epoch) == Some(epoch);
+                let is_swap = self.reigns.swapping.contains(&(node, room.clone()));
+                assert!(*owed > 0 || is_swap, "an answer to no claim");
+                *owed = owed.saturating_sub(1);
+                if let RoomClaim::Primary(Reign { epoch, term, .. }) = outcome {
+                    let again = self.rooms.insert((node, room.clone()), (epoch, term)) == Some((epoch, term));
                     if !again {
-                        self.rises((node, false, room.clone()), epoch);
+                        self.rises((node, false, room.clone()), (epoch, term));
                     }
-                    let before = self.epochs.insert((false, room.clone(), epoch), node);
-                    assert!(before.is_none() || again, "{node}: epoch {epoch} of {room} was granted before");
+                    let before = self.epochs.insert((false, room.clone(), epoch, term), node);
+                    assert!(
+                        before.is_none() || again,
+                        "{node}: term {term} of epoch {epoch} of {room} was granted before"
+                    );
                 }
             }
             Decision::SessionLost { player, epoch } => {
@@ -118,13 +125,14 @@ impl Oracle {
     /// Handles a restored registry, which may have older records.
     pub(super) fn restored(&mut self) {
         self.records.clear();
+        self.reigns.restored();
         self.seen = 0;
     }
 
-    /// Checks that the epochs granted to a node rise, in all lives of the store.
-    fn rises(&mut self, key: (NodeId, bool, Name), epoch: u64) {
-        let before = self.highest.insert(key, epoch);
-        assert!(before.is_none_or(|before| before < epoch), "granted {before:?} before {epoch}");
+    /// Checks that the epochs and terms granted to a node rise, in all lives of the store.
+    fn rises(&mut self, key: (NodeId, bool, Name), granted: (u64, u32)) {
+        let before = self.highest.insert(key, granted);
+        assert!(before.is_none_or(|before| before < granted), "granted {before:?} before {granted:?}");
     }
 
     /// Checks that the epoch of a session that a node owns never falls.
@@ -147,12 +155,19 @@ impl Oracle {
             let answer = registry.handle(now, &Request::Range(range)).unwrap().answer;
             let Answer::Range { kvs, .. } = answer else { panic!("{answer:?}") };
             for kv in kvs {
-                let (node, epoch) = owner(&kv);
+                let (node, epoch, term) = owner(&kv);
                 let key = kv.key.to_vec();
-                self.now.insert(key.clone(), (node, epoch));
-                if let Some((before, highest)) = self.records.insert(key, (node, epoch)) {
-                    assert!(epoch >= highest, "{kv:?}: epoch {highest}, then {epoch}");
-                    assert!(epoch > highest || node == before, "{kv:?}: epoch {epoch} of two nodes");
+                self.now.insert(key.clone(), (node, epoch, term));
+                if let Some((before, e, t)) = self.records.insert(key, (node, epoch, term)) {
+                    assert!((epoch, term) >= (e, t), "{kv:?}: epoch {e}, term {t}, then {epoch}, {term}");
+                    assert!(
+                        (epoch, term) > (e, t) || node == before,
+                        "{kv:?}: epoch {epoch} of two nodes in term {term}"
+                    );
+                }
+                if let Some(room) = kv.key.strip_prefix(b"/rooms/") {
+                    let room = str::from_utf8(room.strip_suffix(b"/state").unwrap()).unwrap();
+                    self.reigns.look(registry, now, &Name::new(room).unwrap(), &kv);
                 }
             }
         }
@@ -175,12 +190,13 @@ impl Oracle {
 }
 
 fn owner(kv: &KeyValue) -> Owned {
-    let (node, epoch, base) = if kv.key.starts_with(b"/rooms/") {
+    let (node, epoch, base, term) = if kv.key.starts_with(b"/rooms/") {
         let record = v1::RoomRecord::decode(kv.value.clone()).unwrap();
-        (record.primary, record.epoch, record.base)
+        assert!(record.term > 0, "nodes write the term");
+        (record.primary, record.epoch, record.base, record.term)
     } else {
         let record = v1::SessionRecord::decode(kv.value.clone()).unwrap();
-        (record.node, record.epoch, record.base)
+        (record.node, record.epoch, record.base, 0)
     };
-    (NodeId(node), if epoch == 0 { base + kv.modified } else { epoch })
+    (NodeId(node), if epoch == 0 { base + kv.modified } else { epoch }, term)
 }
