@@ -25,7 +25,8 @@ pub struct RegistrarConfig {
     pub backoff_max: Duration,
     /// Shortest time between two refreshes of the node's record. Default: 5 s.
     pub refresh: Duration,
-    /// Shortest time between two writes of a room's record; a new turn is written at once. Default: 1 s.
+    /// Shortest time between two writes of a room's record for its members and its turn, so that writes do
+    /// not grow with play. Default: 5 s.
     pub room_refresh: Duration,
     /// Time between two checks that the registry takes writes. Default: 2 s.
     pub write_check: Duration,
@@ -95,7 +96,7 @@ impl Default for RegistrarConfig {
             backoff_min: Duration::from_millis(100),
             backoff_max: Duration::from_secs(3),
             refresh: Duration::from_secs(5),
-            room_refresh: Duration::from_secs(1),
+            room_refresh: Duration::from_secs(5),
             write_check: Duration::from_secs(2),
             in_flight: 256,
             batch: 64,

@@ -96,8 +96,8 @@ impl Registrar {
 
     /// Sets the number of members of a held room, the application's turn, and the end of the turn in Unix
     /// milliseconds (0: never). The record is written at most once in
-    /// [`super::RegistrarConfig::room_refresh`], with the newest values; a new turn or another backup is
-    /// written at once.
+    /// [`super::RegistrarConfig::room_refresh`], with the newest values, also if the turn changes, or
+    /// together with another backup.
     pub fn update_room(&mut self, now: Now, room: &Name, players: u32, turn: u32, countdown_ms: u64) {
         let now = self.observe(now);
         let subject = Subject::Room(room.clone());

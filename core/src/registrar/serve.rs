@@ -86,8 +86,7 @@ impl OwnedRecord {
             }
             (None, Some(held)) if self.room.backup == Some(held.backup) => NextTask::Paired(held),
             (None, Some(held)) if self.room.backup.is_some() || self.room.wanted != self.room.written => {
-                let is_urgent = self.room.backup.is_some() || self.room.wanted.turn != self.room.written.turn;
-                if now < self.room.next && !is_urgent {
+                if now < self.room.next && self.room.backup.is_none() {
                     return NextTask::WaitUntil(self.room.next);
                 }
                 let Held { epoch, term, backup, .. } = held;

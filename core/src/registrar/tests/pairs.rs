@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::bench::{Fate, ME, OTHER, name};
 use super::rooms::{KEY, OTHERS_NODE, claim, delete, hold, record, told};
 use super::*;
+use crate::base::time::Duration;
 use crate::registrar::keys::{RoomState, room_record};
 use crate::registry::Request;
 
@@ -344,6 +345,25 @@ fn rooms_are_not_kept_without_a_lease_a_store_or_a_registrar_that_runs() {
     let mut bench = Bench::serving();
     bench.registrar.stop(bench.now);
     assert!(!bench.registrar.keeps_rooms(bench.now.instant));
+}
+
+#[test]
+fn the_state_is_written_at_most_once_in_its_time_even_if_the_turn_changes() {
+    let mut bench = Bench::serving();
+    hold_pair(&mut bench);
+    bench.pass(6_000, Fate::Done);
+    let before = bench.registry.revision();
+    for turn in 1..=60 {
+        bench.registrar.update_room(bench.now, &name("r"), turn, turn, 0);
+        bench.collect();
+        bench.pass(500, Fate::Done);
+    }
+    let writes = bench.registry.revision() - before;
+    assert!((6..=7).contains(&writes), "{writes} writes in 30 seconds");
+    let refresh = RegistrarConfig::default().room_refresh;
+    assert_eq!(refresh, Duration::from_secs(5));
+    bench.pass(5_000, Fate::Done);
+    assert_eq!(record(&mut bench).unwrap().turn, 60);
 }
 
 #[test]
