@@ -22,7 +22,7 @@ use crate::holders::{Holders, holders_now, settled};
 use crate::nodes::{Nodes, Piped, Registry, TTL, endpoints, number, ready, shows};
 
 /// With this setting, rooms end soon after their primaries, and not an hour later.
-const SHORT_ROOM_TTL: &str = "cluster.room_ttl=\"3s\"";
+pub(crate) const SHORT_ROOM_TTL: &str = "cluster.room_ttl=\"3s\"";
 /// No fault lasts longer than this, even on a slow computer.
 const LONG_NODE_TTL: &str = "cluster.node_ttl=\"10m\"";
 const ROOM: &str = "arena";

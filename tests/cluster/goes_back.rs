@@ -10,6 +10,7 @@ use skirmish_tests::eventually;
 use skirmish_tests::http::get;
 use skirmish_tests::player::{Player, builder};
 
+use crate::chaos::SHORT_ROOM_TTL;
 use crate::holders::settled;
 use crate::nodes::{Nodes, ready};
 
@@ -83,7 +84,7 @@ async fn plays(players: &mut [Player; 2]) {
 #[tokio::test]
 async fn an_etcd_that_is_restored_or_wiped_is_noticed_and_play_begins_anew_by_itself() {
     let etcd = Etcd::start_with(Version::durable(), &[]).await;
-    let mut nodes = Nodes::on(etcd, 2, &[DUEL]).await;
+    let mut nodes = Nodes::on(etcd, 2, &[DUEL, SHORT_ROOM_TTL]).await;
     let alice = Player::join(builder(&nodes.url(0), "alice"), ROOM).await;
     let bob = Player::join(builder(&nodes.url(1), "bob"), ROOM).await;
     let mut players = [alice, bob];

@@ -28,8 +28,9 @@
 //! # A new life
 //!
 //! The first node that notices deletes the deployment's keys in the store and writes a new life, in one
-//! transaction. The life is closed for the time to live of a node's lease, because until then nodes that have
-//! not noticed may still serve. After that time any node opens the life.
+//! transaction. The life is closed for the time to live of the rooms' lease, because until then nodes that
+//! have not noticed may still lead rooms that have backups. All else ends sooner, with the node's lease. After
+//! that time any node opens the life.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -285,7 +286,8 @@ impl Generation {
             self.closed_until = None;
         }
         if found.closed {
-            self.closed_until.get_or_insert(now + config.node_ttl);
+            let closed = config.node_ttl.max(config.room_ttl);
+            self.closed_until.get_or_insert(now + closed);
         } else {
             self.closed_until = None;
         }

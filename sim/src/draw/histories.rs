@@ -114,7 +114,7 @@ fn registry_goes_back(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
         _ => true,
     });
     let starts = |step: &Step| matches!(step.action, Action::Crash { .. } | Action::Drain { .. });
-    let least = if steps.iter().any(starts) { shape.node_lease_s * 1_000 + 500 } else { 1 };
+    let least = if steps.iter().any(starts) { shape.room_lease_s * 1_000 + 500 } else { 1 };
     let mut at = 0;
     for _ in 0..rng.range(1..=3) {
         at += rng.range(0..=shape.chaos_ms * 500);

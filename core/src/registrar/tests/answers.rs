@@ -125,7 +125,8 @@ proptest! {
             bench.registrar.handle_timeout(bench.now);
             bench.collect();
         }
-        bench.pass(60_000, Fate::Done);
+        // A garbled answer can show another store, whose new life is closed for the time to live of rooms.
+        bench.pass(90_000, Fate::Done);
         prop_assert!(bench.registrar.may_serve(bench.now.instant));
         let stats = bench.registrar.stats();
         prop_assert_eq!((stats.claims, stats.in_flight, stats.doubtful), (0, 0, 0));

@@ -36,10 +36,10 @@ fn anew(bench: &mut Bench) -> Option<Anew> {
     why
 }
 
-/// Checks that the node serves again within the time to live and some seconds, and claims the room with a
+/// Checks that the node serves again within the time to live of rooms and some seconds, and claims the room with a
 /// higher epoch.
 fn recovers(bench: &mut Bench, before: u64) {
-    bench.pass(20_000, Fate::Done);
+    bench.pass(75_000, Fate::Done);
     assert!(bench.registrar.may_serve(bench.now.instant));
     bench.registrar.claim_room(bench.now, &name("r")).unwrap();
     bench.collect();
@@ -217,10 +217,36 @@ fn a_life_that_its_writer_left_closed_is_opened_by_whoever_is_there() {
     let mut bench = Bench::joined(RegistrarConfig::default());
     let record = v1::GenerationRecord { life: 42, base: 7, closed: true };
     bench.put(KEY, prost::Message::encode_to_vec(&record).into());
-    bench.pass(9_000, Fate::Done);
+    bench.pass(59_000, Fate::Done);
     assert!(!bench.registrar.may_serve(bench.now.instant));
     bench.pass(6_000, Fate::Done);
     assert!(bench.registrar.may_serve(bench.now.instant));
-    let ttl = RegistrarConfig::default().node_ttl;
+    let ttl = RegistrarConfig::default().room_ttl;
     assert!(bench.now.instant.since(Instant::ZERO) >= ttl + Duration::from_secs(4));
+}
+
+/// A node without contact to the registry does not notice a new life, and goes on with its rooms that have
+/// backups.
+#[test]
+fn no_room_is_claimed_in_a_new_life_while_a_room_of_the_life_before_may_go_on() {
+    let (mut bench, _, _) = holding();
+    bench.registrar.pair_room(bench.now, &name("r"), Some(NodeId(9)));
+    bench.collect();
+    bench.settle();
+    let mut other = Bench::seeded(RegistrarConfig::default(), [9; 32]);
+    other.settle();
+    // Both nodes have heard of their stores just now. The other node notices that its own one is emptied.
+    other.ask(&Request::Delete(Delete::of(Span::from("/"))));
+    other.registrar.claim_room(other.now, &name("r")).unwrap();
+    other.collect();
+    for _ in 0..700 {
+        other.registrar.claim_room(other.now, &name("r")).unwrap();
+        other.collect();
+        other.pass(100, Fate::Done);
+        bench.pass(100, Fate::Unavailable);
+        let leads = [&bench, &other].map(|bench| bench.registrar.holds_room(&name("r")).is_some());
+        let keeps = bench.registrar.keeps_rooms(bench.now.instant);
+        assert!(!(leads[1] && keeps), "at {:?}", bench.now.instant);
+    }
+    assert!(other.registrar.holds_room(&name("r")).is_some());
 }
