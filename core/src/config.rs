@@ -32,10 +32,30 @@ pub struct Config {
     pub frames: FrameLimits,
     /// Limits of links to other nodes.
     pub links: LinkLimits,
+    /// Backups of rooms.
+    pub replication: ReplicationConfig,
     /// Leases and requests of the node in the registry.
     pub registrar: RegistrarConfig,
     /// Queues, and times and caps of matchmaking.
     pub matchmaking: MatchmakingConfig,
+}
+
+/// Backups of rooms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicationConfig {
+    /// Number of nodes that have a room; default 1. With 1, a room ends with its node; with 2, a backup
+    /// goes on with the room.
+    pub replicas: u32,
+    /// Time after which a backup is given up that stores nothing of what it was sent; default 1 s.
+    pub backup_patience: Duration,
+}
+
+impl ReplicationConfig {
+    fn validate(&self) -> Result<(), ConfigError> {
+        use Problem::{Range, Zero};
+        check((1..=2).contains(&self.replicas), "cluster.replicas", Range(1, 2))?;
+        check(!self.backup_patience.is_zero(), "cluster.backup_patience", Zero)
+    }
 }
 
 /// Limits of links to other nodes.
@@ -176,6 +196,9 @@ pub struct RoomLimits {
     pub window_entries: usize,
     /// Maximum number of bytes in the window of a room's log; default 64 KiB.
     pub window_bytes: usize,
+    /// Maximum number of messages of a room that are appended and not stored by the backup yet; default
+    /// 128. Further messages are refused for a moment.
+    pub pending_ops: usize,
     /// Time for which a room gathers messages before it wakes its members. Zero, the default, wakes
     /// the members at the end of each batch of input.
     pub flush_interval: Duration,
@@ -240,6 +263,7 @@ impl Config {
         let named = |error: ConfigError| error.within(format_args!("heartbeat"));
         heartbeat.validate("heartbeat.unhealthy_after").map_err(named)?;
         links.validate()?;
+        self.replication.validate()?;
         check(
             links.frame_bytes >= frames.frame_bytes.saturating_add(Self::FRAME_OVERHEAD),
             "links.frame_bytes",
@@ -314,6 +338,7 @@ impl RoomLimits {
         check((1..=most).contains(&self.members), "rooms.members", Range(1, most as u64))?;
         check(self.window_entries > 0, "rooms.window_entries", Least(1))?;
         check(self.window_bytes > 0, "rooms.window_bytes", Least(1))?;
+        check(self.pending_ops > 0, "rooms.pending_ops", Least(1))?;
         check(
             self.turn_time.is_zero() || self.turn_time >= Config::SHORTEST_TURN,
             "rooms.turn_time",
@@ -353,6 +378,7 @@ impl Default for Config {
                 members: 256,
                 window_entries: 256,
                 window_bytes: 64 * 1024,
+                pending_ops: 128,
                 flush_interval: Duration::ZERO,
                 turn_time: Duration::ZERO,
                 latest_keys: 8,
@@ -375,6 +401,7 @@ impl Default for Config {
                 backoff_min: Duration::from_millis(100),
                 backoff_max: Duration::from_secs(3),
             },
+            replication: ReplicationConfig { replicas: 1, backup_patience: Duration::from_secs(1) },
             registrar: RegistrarConfig::default(),
             matchmaking: MatchmakingConfig::new(Vec::new()),
         }

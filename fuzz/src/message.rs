@@ -65,6 +65,7 @@ fn from_client(kind: v1::Kind) -> bool {
         K::Queued | K::Matched | K::Unsupported => false,
         K::LinkHello | K::Attach | K::Attached | K::Detach | K::Enter => false,
         K::Entered | K::Relay | K::Hold | K::Exit | K::Exited => false,
+        K::Recruit | K::Install | K::Replicate | K::Stored | K::Lead => false,
         K::Welcome | K::Joined | K::Left | K::Entry | K::Ack | K::Throttle | K::Snapshot => false,
     }
 }
@@ -78,6 +79,7 @@ fn from_server(kind: v1::Kind) -> bool {
         K::Queued | K::Matched | K::Unsupported => true,
         K::LinkHello | K::Attach | K::Attached | K::Detach | K::Enter => false,
         K::Entered | K::Relay | K::Hold | K::Exit | K::Exited => false,
+        K::Recruit | K::Install | K::Replicate | K::Stored | K::Lead => false,
         K::Welcome
         | K::Ping
         | K::Pong
@@ -96,6 +98,7 @@ fn from_node(kind: v1::Kind) -> bool {
     match kind {
         K::LinkHello | K::Ping | K::Pong | K::Attach | K::Attached | K::Detach | K::Enter => true,
         K::Entered | K::Relay | K::Hold | K::Exit | K::Exited => true,
+        K::Recruit | K::Install | K::Replicate | K::Stored | K::Lead => true,
         K::Entry | K::Latest | K::State => true,
         K::Application | K::Goodbye | K::Reconcile | K::Hello | K::Join | K::Leave | K::Say => false,
         K::Queue | K::Cancel | K::Queued | K::Matched | K::Unsupported => false,
@@ -166,6 +169,11 @@ fn to_node(message: &ToNode) -> Bytes {
         ToNode::Room(R::Entry(message, _)) => wire::encode(K::Entry, &none, message),
         ToNode::Room(R::Latest(message, _)) => wire::encode(K::Latest, &none, message),
         ToNode::Room(R::State(message)) => wire::encode(K::State, &none, message),
+        ToNode::Room(R::Recruit(message)) => wire::encode(K::Recruit, &none, message),
+        ToNode::Room(R::Install(message)) => wire::encode(K::Install, &none, message),
+        ToNode::Room(R::Replicate(message)) => wire::encode(K::Replicate, &none, message),
+        ToNode::Room(R::Stored(message)) => wire::encode(K::Stored, &none, message),
+        ToNode::Room(R::Lead(message)) => wire::encode(K::Lead, &none, message),
     }
 }
 

@@ -34,6 +34,10 @@ pub const MARKS: &[&str] = &[
     "connection held",
     "room opened",
     "room closed",
+    "room backed up",
+    "room taken over",
+    "primary stepped down",
+    "backup diverged",
     "joined",
     "join resumed",
     "join refused",
@@ -161,6 +165,7 @@ impl Coverage {
             ("relay fenced", stats.fenced),
             ("stale epoch refused", stats.refused_epochs),
             ("join tried anew", stats.joins_retried),
+            ("backup diverged", stats.backups_diverged),
             ("match formed", stats.matches),
         ] {
             self.add(mark, times);

@@ -9,8 +9,12 @@ use crate::oracle::Guarantee;
 #[must_use]
 pub const fn broken_by(plant: Plant) -> &'static [Guarantee] {
     match plant {
-        Plant::EpochReused => &[Guarantee::Order],
-        Plant::AcknowledgedUnlogged => &[Guarantee::Kept],
+        Plant::EpochReused | Plant::TailKept => &[Guarantee::Order],
+        Plant::AcknowledgedUnlogged
+        | Plant::AckedUnstored
+        | Plant::NamingAlone
+        | Plant::DropAssumed
+        | Plant::NamedBehind => &[Guarantee::Kept],
         Plant::DuplicateApplied => &[Guarantee::Once],
         Plant::ResentBackwards => &[Guarantee::Fifo],
         Plant::GapUnannounced | Plant::ResumeOffByOne | Plant::GapUnpulled => &[Guarantee::Gaps],

@@ -100,11 +100,21 @@ pub enum Plant {
     OrphanKept,
     /// A node is moved below a node of the broadcast tree that it may feed itself (L1).
     CycleAllowed,
+    /// The primary of a pair commits ops that its backup has not stored (G2).
+    AckedUnstored,
+    /// A primary commits alone while the registry may have named a backup (G2).
+    NamingAlone,
+    /// A primary commits alone while the registry may still name the backup (G2).
+    DropAssumed,
+    /// A backup is named before it has everything that is committed (G2).
+    NamedBehind,
+    /// A backup keeps its own op where the primary of a later term has another one (G1).
+    TailKept,
 }
 
 impl Plant {
     /// All bugs.
-    pub const ALL: [Self; 46] = [
+    pub const ALL: [Self; 51] = [
         Self::DuplicateApplied,
         Self::AcknowledgedUnlogged,
         Self::OldConnectionWrites,
@@ -151,6 +161,11 @@ impl Plant {
         Self::GapUnpulled,
         Self::OrphanKept,
         Self::CycleAllowed,
+        Self::AckedUnstored,
+        Self::NamingAlone,
+        Self::DropAssumed,
+        Self::NamedBehind,
+        Self::TailKept,
     ];
 }
 

@@ -75,7 +75,7 @@ impl Leading {
 
     /// Lets the waiting sessions of this node in.
     pub(super) fn seat_waiting(&mut self, common: &mut Common, cx: &mut RoomContext<'_>) {
-        if Self::may_serve(cx) && !cx.places.are_awaited(common.room.name()) {
+        if self.may_serve(cx) && !cx.places.are_awaited(common.room.name()) {
             for session in common.locals.waiting() {
                 self.seat(common, cx, session);
             }
@@ -110,9 +110,16 @@ impl Leading {
         to: Grantee,
     ) {
         let Admitted { number, resumed } = admitted;
+        // A session that asks again, or from another place, is answered once.
+        self.revoke_grants(number);
         self.grants.push_back(Grant { op: common.room.appended(), number, resumed, to });
         self.commit(common, cx);
         self.give_grants(common, cx);
+    }
+
+    /// Takes back what was to be granted to a member.
+    pub(super) fn revoke_grants(&mut self, number: u32) {
+        self.grants.retain(|grant| grant.number != number);
     }
 
     /// Makes a session of this node the session of a member.
@@ -248,7 +255,7 @@ impl Leading {
         let (Some(id), Ok(player)) = (SessionId::from_wire(&enter.session), Name::new(&enter.player)) else {
             return;
         };
-        if !Self::may_serve(cx) || cx.places.are_awaited(common.room.name()) {
+        if !self.may_serve(cx) || cx.places.are_awaited(common.room.name()) {
             // The follower asks again after the next `Attached`, which it receives when sessions
             // can be let in.
             return;

@@ -6,6 +6,7 @@ use skirmish_proto::v1;
 
 use super::common::Common;
 use super::{NextRole, RoomContext, RoomEffect, RoomInput};
+use crate::base::id::NodeId;
 use crate::base::plant::Plant;
 use crate::base::slab::Key;
 use crate::base::time::Instant;
@@ -24,6 +25,7 @@ pub(crate) struct Claiming {
 #[derive(Clone, Debug)]
 pub(crate) struct EarlyAttach {
     pub(crate) link: Key,
+    pub(crate) node: NodeId,
     pub(crate) attach: v1::Attach,
 }
 
@@ -64,13 +66,21 @@ impl Claiming {
     ) -> NextRole {
         match input {
             RoomInput::Depart { session, .. } => drop(common.depart(cx, session)),
-            RoomInput::Led { epoch } => return NextRole::Lead { epoch },
-            RoomInput::LedBy { node, epoch } => return NextRole::Follow { node, epoch },
+            RoomInput::Led(reign) if reign.term == 1 && reign.backup.is_none() => {
+                return NextRole::Lead(reign);
+            }
+            RoomInput::Led(_) => {
+                // The answer to a take-over of an earlier life here, whose state is gone.
+                common.emit(cx, RoomEffect::Release);
+                common.emit(cx, RoomEffect::Claim);
+            }
+            RoomInput::LedBy(reign) => return NextRole::Follow(reign),
+            RoomInput::Recruited(reign) => return NextRole::BackUp(reign),
             RoomInput::Unavailable => return NextRole::Close(v1::LeftReason::Gone),
             RoomInput::Unclaimed => return NextRole::Close(v1::LeftReason::Limit),
             RoomInput::Close(reason) => return NextRole::Close(reason),
             RoomInput::Unlinked { link, .. } => self.early.retain(|early| early.link != link),
-            RoomInput::From { link, message, .. } => self.take(common, cx, link, message),
+            RoomInput::From { link, node, message, .. } => self.take(common, cx, link, node, message),
             RoomInput::Timeout => self.ask(common, cx),
             // Taken before the role is asked, or about a primary, of which there is none yet.
             RoomInput::Arrive(_)
@@ -78,7 +88,11 @@ impl Claiming {
             | RoomInput::Epoch { .. }
             | RoomInput::Presence { .. }
             | RoomInput::Lost
-            | RoomInput::PrimaryGone
+            | RoomInput::Vacant
+            | RoomInput::Paired { .. }
+            | RoomInput::Deposed(_)
+            | RoomInput::PeersChanged
+            | RoomInput::NodeGone { .. }
             | RoomInput::Linked { .. }
             | RoomInput::PlacesKnown
             | RoomInput::Leased => {}
@@ -86,11 +100,18 @@ impl Claiming {
         NextRole::Stay
     }
 
-    fn take(&mut self, common: &Common, cx: &mut RoomContext<'_>, link: Key, message: RoomMessage) {
+    fn take(
+        &mut self,
+        common: &Common,
+        cx: &mut RoomContext<'_>,
+        link: Key,
+        node: NodeId,
+        message: RoomMessage,
+    ) {
         match message {
             RoomMessage::Attach(attach) if !cx.planted.is(Plant::JoinRaceTold) => {
                 self.early.retain(|kept| kept.link != link);
-                self.early.push(EarlyAttach { link, attach });
+                self.early.push(EarlyAttach { link, node, attach });
                 common.emit(cx, RoomEffect::Read { link });
             }
             RoomMessage::Detach(_) => {
@@ -108,7 +129,13 @@ impl Claiming {
             | RoomMessage::Exited(_)
             | RoomMessage::Entry(..)
             | RoomMessage::Latest(..)
-            | RoomMessage::State(_) => {}
+            | RoomMessage::State(_)
+            | RoomMessage::Stored(_)
+            | RoomMessage::Install(_)
+            | RoomMessage::Replicate(_)
+            | RoomMessage::Lead(_) => {}
+            // The registry will name that node. Its patience ends before, or it asks again.
+            RoomMessage::Recruit(_) => {}
         }
     }
 }

@@ -1,21 +1,35 @@
 //! The surroundings of a room on a node, as one input sees them.
 
+use alloc::collections::BTreeMap;
+
 use crate::base::bug::Bugs;
-use crate::base::id::Name;
+use crate::base::id::{Name, NodeId};
 use crate::base::plant::Planted;
 use crate::base::rng::Rng;
+use crate::base::slab::Key;
 use crate::base::time::Now;
 use crate::config::Config;
 use crate::hosting::RoomEffects;
 use crate::room::{Room, RoomConfig};
 use crate::wire::Zstd;
 
+/// Leases of the node that surely live at this moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Leases {
+    /// True if both leases live: no other node may take a room from this one.
+    pub(crate) lone: bool,
+    /// True if the lease of rooms lives: only the backup may take a room that has one.
+    pub(crate) rooms: bool,
+}
+
 /// Arguments that every input of a [`Hosted`](super::Hosted) has.
 pub(crate) struct RoomContext<'a> {
     pub(crate) now: Now,
     pub(crate) config: &'a Config,
-    /// True if the leases of the node surely live at this moment.
-    pub(crate) leased: bool,
+    /// This node.
+    pub(crate) node: NodeId,
+    pub(crate) leases: Leases,
+    pub(crate) candidates: &'a dyn Candidates,
     pub(crate) places: &'a dyn KeptPlaces,
     /// Counter that numbers entries into rooms and requests for tails, over all rooms of the node.
     pub(crate) attempts: &'a mut u64,
@@ -24,6 +38,18 @@ pub(crate) struct RoomContext<'a> {
     pub(crate) bugs: &'a mut Bugs,
     pub(crate) effects: &'a mut RoomEffects,
     pub(crate) planted: Planted,
+}
+
+/// Nodes that may become the backup of a room.
+pub(crate) trait Candidates {
+    /// Chooses a node with an open link, and returns the link: one with many `members` of the room,
+    /// otherwise any, but not the `shunned` one.
+    fn choose(
+        &self,
+        rng: &mut Rng,
+        shunned: Option<NodeId>,
+        members: &BTreeMap<NodeId, usize>,
+    ) -> Option<(NodeId, Key)>;
 }
 
 /// Places of rooms that are kept for the players of matches.

@@ -44,11 +44,13 @@ impl Leading {
             self.forget(number);
             return cx.bugs.found("somebody goes who is no member");
         }
-        if !Self::may_serve(cx) {
+        if !self.may_serve(cx) {
             self.place(number, Place::Away(cx.now.instant));
             return;
         }
         self.forget(number);
+        // Nobody waits for the membership any more.
+        self.revoke_grants(number);
         common.room.leave(cx.now, number);
         self.commit(common, cx);
     }
@@ -57,7 +59,7 @@ impl Leading {
     pub(super) fn expire_away(&mut self, common: &mut Common, cx: &mut RoomContext<'_>) {
         while let Some((until, number)) = self.away.first().copied()
             && until <= cx.now.instant
-            && Self::may_serve(cx)
+            && self.may_serve(cx)
         {
             cx.effects.counts.expiries += 1;
             let player = common.room.future_member(number).map(|member| member.player.clone());

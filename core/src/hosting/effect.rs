@@ -27,12 +27,21 @@ pub(crate) enum RoomEffect {
     Claim,
     /// The registry forgets this node as the primary of the room.
     Release,
+    /// The registry names this backup of the room, or none.
+    Pair { backup: Option<NodeId> },
+    /// The registry names this node in place of the primary of a term, whose backup this node is.
+    /// `record` is the revision of the record; 0 if unknown.
+    Swap { term: u32, primary: NodeId, record: u64 },
     /// The registry notes the number of players and the turn of the room.
     Record { players: u32, turn: u32, turn_ends_ms: u64 },
     /// The node has become the primary of the room in this epoch.
     Opened { epoch: u64 },
     /// The room has ended, of which the node was the primary in this epoch.
     Closed { epoch: u64 },
+    /// The node, a backup, has become the primary in this term of the epoch.
+    TookOver { epoch: u64, term: u32 },
+    /// Another node has become the primary in this term of the epoch.
+    SteppedDown { epoch: u64, term: u32 },
     /// A frame is sent over a link.
     Tell { link: Key, frame: Bytes },
     /// The room is read over a link, or waits for the link. The room hears of the link's end.
@@ -132,6 +141,8 @@ pub(crate) struct RoomCounts {
     pub(crate) fenced: u64,
     pub(crate) refused_epochs: u64,
     pub(crate) joins_retried: u64,
+    pub(crate) rooms_taken_over: u64,
+    pub(crate) backups_diverged: u64,
 }
 
 impl RoomEffects {

@@ -5,29 +5,40 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use skirmish_proto::v1;
 
+use super::backing::Duty;
 use super::common::Common;
-use super::local::{Granted, LocalSession};
-use super::{ATTACH_TIMEOUT, Departure, Hold, NextRole, Passage, RoomContext, RoomEffect, RoomInput, Seated};
+use super::local::Granted;
+use super::{Departure, Hold, NextRole, Passage, RoomContext, RoomEffect, RoomInput, Seated};
 use crate::base::id::{Name, NodeId, SessionId};
 use crate::base::plant::Plant;
 use crate::base::slab::Key;
 use crate::base::time::Instant;
-use crate::room::{Member, Posted, Seat, Turn};
+use crate::registrar::Reign;
+use crate::room::Posted;
 use crate::wire::RoomMessage;
 
 /// State of a follower, beside the tail of the room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Following {
-    primary: NodeId,
+    pub(super) primary: NodeId,
+    /// Term of the primary.
+    pub(super) term: u32,
+    /// Node that goes on with the room if the primary dies, if this is another one.
+    pub(super) backup: Option<NodeId>,
     /// The open link to the primary.
-    link: Option<Key>,
+    pub(super) link: Option<Key>,
+    /// The open link to the backup.
+    pub(super) backup_link: Option<Key>,
     /// Number of the last `Attach`; 0 before the first.
-    attach: u64,
-    tail: Tail,
+    pub(super) attach: u64,
+    pub(super) tail: Tail,
+    /// Time at which the registry is asked for the primary; `None` while the primary is known to live.
+    pub(super) look_at: Option<Instant>,
+    pub(super) duty: Duty,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Tail {
+pub(super) enum Tail {
     /// The tail is received.
     Attached,
     /// The tail is not received; sessions wait for it until then.
@@ -36,15 +47,26 @@ enum Tail {
 
 impl Following {
     /// Follows a primary that was not asked for the tail yet.
-    pub(super) const fn new(primary: NodeId, until: Instant) -> Self {
-        Self { primary, link: None, attach: 0, tail: Tail::Detached { until } }
+    pub(super) const fn new(reign: Reign, until: Instant) -> Self {
+        let Reign { primary, term, backup, .. } = reign;
+        Self {
+            primary,
+            term,
+            backup,
+            link: None,
+            backup_link: None,
+            attach: 0,
+            tail: Tail::Detached { until },
+            look_at: None,
+            duty: Duty::Reader,
+        }
     }
 
     // Getters.
 
-    /// Returns the primary.
-    pub(super) const fn primary(&self) -> NodeId {
-        self.primary
+    /// Returns the nodes that may lead the room.
+    pub(super) fn leaders(&self) -> impl Iterator<Item = NodeId> + use<> {
+        [Some(self.primary), self.backup].into_iter().flatten()
     }
 
     /// Returns the open link to the primary.
@@ -58,8 +80,18 @@ impl Following {
         self.link.filter(|_| self.tail == Tail::Attached)
     }
 
+    /// Returns the time of the next deadline.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        [self.overdue_at(), self.look_at, self.duty_deadline()].into_iter().flatten().min()
+    }
+
+    /// Returns true if the registry is asked for the primary.
+    pub(super) const fn looks(&self) -> bool {
+        self.look_at.is_some()
+    }
+
     /// Returns the time at which sessions have waited for the tail for long enough.
-    pub(super) const fn deadline(&self) -> Option<Instant> {
+    pub(super) const fn overdue_at(&self) -> Option<Instant> {
         match self.tail {
             Tail::Attached => None,
             Tail::Detached { until } => Some(until),
@@ -76,29 +108,34 @@ impl Following {
     ) -> NextRole {
         match input {
             RoomInput::Depart { session, departure } => self.depart(common, cx, session, departure),
-            RoomInput::Linked { link } => self.ask(common, cx, link),
+            RoomInput::Linked { link, node } => self.linked(common, cx, link, node),
             RoomInput::Unlinked { link, .. } => self.unlinked(common, cx, link),
             RoomInput::From { link, node, message, metadata } => {
                 if node == self.primary && common.is_epoch(cx, message.epoch()) {
                     return self.take(common, cx, link, message, &metadata);
                 }
-                // The node waits for an answer to these messages; the others are late.
-                if let RoomMessage::Attach(_) | RoomMessage::Enter(_) | RoomMessage::Relay(_) = message {
-                    common.refuse_epoch(cx, link, message.epoch());
-                }
+                self.take_from_other(common, cx, link, node, &message);
             }
-            RoomInput::PrimaryGone => return NextRole::Over(v1::LeftReason::Gone),
+            RoomInput::NodeGone { node } => return self.node_gone(common, cx, node),
+            RoomInput::Led(reign) => return self.led(common, cx, reign),
+            RoomInput::LedBy(reign) => return self.led_by(common, cx, reign),
+            RoomInput::Vacant => return NextRole::Over(v1::LeftReason::Gone),
+            RoomInput::Unavailable | RoomInput::Unclaimed => self.unanswered(cx),
             RoomInput::Close(reason) => return NextRole::Close(reason),
-            RoomInput::Timeout => self.tail_overdue(common, cx),
-            // Taken before the role is asked, late answers of the registry, and news for a primary.
+            RoomInput::Timeout => {
+                self.tail_overdue(common, cx);
+                self.look(common, cx);
+                self.review_duty(common, cx);
+            }
+            // Taken before the role is asked, and news for a primary.
             RoomInput::Arrive(_)
             | RoomInput::Redirect { .. }
             | RoomInput::Epoch { .. }
             | RoomInput::Presence { .. }
-            | RoomInput::Led { .. }
-            | RoomInput::LedBy { .. }
-            | RoomInput::Unavailable
-            | RoomInput::Unclaimed
+            | RoomInput::Paired { .. }
+            | RoomInput::Recruited(_)
+            | RoomInput::Deposed(_)
+            | RoomInput::PeersChanged
             | RoomInput::Lost
             | RoomInput::PlacesKnown
             | RoomInput::Leased => {}
@@ -119,6 +156,10 @@ impl Following {
             RoomMessage::Attached(attached) => self.attached(common, cx, link, attached),
             RoomMessage::Entered(entered) => self.entered(common, cx, link, &entered),
             RoomMessage::Hold(hold) => Self::held(common, cx, &hold),
+            // The registry knows whether the life of the room is over, or the node has lost its state.
+            RoomMessage::Exited(exited) if exited.member == 0 && self.is_backup() => {
+                self.suspect(common, cx);
+            }
             RoomMessage::Exited(exited) if exited.member == 0 => return NextRole::Over(exited.reason()),
             RoomMessage::Exited(exited) => Self::expel_member(common, cx, exited.member, exited.reason()),
             RoomMessage::Entry(entry, frame) => self.entry(common, cx, link, &entry, metadata, frame),
@@ -131,91 +172,53 @@ impl Following {
                     cx.effects.marks.book = true;
                 }
             }
+            RoomMessage::Recruit(_) => self.recruited(cx),
+            RoomMessage::Install(install) => self.install(common, cx, link, install),
+            RoomMessage::Replicate(replicate) => self.replicate(common, cx, link, replicate),
+            RoomMessage::Lead(lead) => self.hear_lead(common, cx, link, self.primary, &lead),
             // The primary assumes that this node is the primary.
-            RoomMessage::Attach(_) | RoomMessage::Enter(_) | RoomMessage::Relay(_) => {
+            RoomMessage::Attach(_) => {
+                if !self.keep_waiting(common, cx, link) {
+                    common.refuse_epoch(cx, link, common.room.epoch());
+                }
+            }
+            RoomMessage::Enter(_) | RoomMessage::Relay(_) => {
                 common.refuse_epoch(cx, link, common.room.epoch());
             }
-            RoomMessage::Detach(_) | RoomMessage::Exit(_) => {}
+            RoomMessage::Detach(_) => self.forget_waiting(link),
+            RoomMessage::Exit(_) | RoomMessage::Stored(_) => {}
         }
         NextRole::Stay
     }
 
-    // The tail.
-
-    /// Asks for the tail over a link.
-    fn ask(&mut self, common: &Common, cx: &mut RoomContext<'_>, link: Key) {
-        self.link = Some(link);
-        self.attach = cx.next_attempt();
-        self.detach(cx);
-        let attach = v1::Attach {
-            room: common.room.name().as_str().into(),
-            epoch: common.room.epoch(),
-            seq: common.room.log().head(),
-            number: self.attach,
-        };
-        common.tell_plain(cx, link, v1::Kind::Attach, &attach);
-    }
-
-    /// Waits for the tail from now on.
-    fn detach(&mut self, cx: &mut RoomContext<'_>) {
-        self.tail = Tail::Detached { until: cx.now.instant + ATTACH_TIMEOUT };
-        cx.effects.marks.book = true;
-    }
-
-    fn unlinked(&mut self, common: &mut Common, cx: &mut RoomContext<'_>, link: Key) {
-        if common.readers.end(link) {
-            self.detach(cx);
-        }
-        self.link = self.link.filter(|open| *open != link);
-    }
-
-    fn attached(&mut self, common: &mut Common, cx: &mut RoomContext<'_>, link: Key, attached: v1::Attached) {
-        if self.attach != attached.number && !cx.planted.is(Plant::JoinRaceTold) {
-            return;
-        }
-        let is_first = core::mem::replace(&mut self.tail, Tail::Attached) != Tail::Attached;
-        if attached.afresh {
-            let member = |member: v1::TailMember| {
-                let v1::TailMember { member: number, player, client_seq } = member;
-                Some(Member { number, player: Name::new(&player).ok()?, seat: Seat::UNKNOWN, client_seq })
-            };
-            let members = attached.members.into_iter().filter_map(member).collect();
-            let turn = Turn { number: attached.turn, ends_ms: attached.turn_ends_ms };
-            common.room.follow_from(attached.seq, members, turn);
-            Self::expel_strangers(common, cx);
-            cx.effects.marks.wake = true;
-        }
-        if is_first {
-            // Sessions that were members before continue; those that wait are admitted.
-            common.locals.iter_mut().for_each(|local| local.waits = true);
-            common.readers.begin(link, 0, 0);
-            common.emit(cx, RoomEffect::Read { link });
-        }
-        self.enter_waiting(common, cx);
-    }
-
-    /// Expels members of this node that are none any more: they left with an entry that is not in
-    /// the window now, of which the tail does not tell.
-    fn expel_strangers(common: &mut Common, cx: &mut RoomContext<'_>) {
-        let room = &common.room;
-        let is_stranger = |local: &&LocalSession| local.number > 0 && room.member(local.number).is_none();
-        let strangers: Vec<Key> =
-            common.locals.iter().filter(is_stranger).map(|local| local.session).collect();
-        for session in strangers {
-            common.expel(cx, session, v1::LeftReason::Gone);
-        }
-    }
-
-    /// Expels the sessions that have waited for the tail for too long, so that they try again.
-    fn tail_overdue(&mut self, common: &mut Common, cx: &mut RoomContext<'_>) {
-        if self.deadline().is_some_and(|until| until <= cx.now.instant) {
-            self.detach(cx);
-            let overdue = common.locals.take(|local| local.waits && local.number == 0);
-            for local in overdue {
-                common.emit(cx, RoomEffect::Expel { session: local.session, reason: v1::LeftReason::Gone });
+    /// Takes the message of a node that is not known to be the primary.
+    fn take_from_other(
+        &mut self,
+        common: &mut Common,
+        cx: &mut RoomContext<'_>,
+        link: Key,
+        node: NodeId,
+        message: &RoomMessage,
+    ) {
+        let is_epoch = common.is_epoch(cx, message.epoch());
+        match message {
+            RoomMessage::Lead(lead) if is_epoch => self.hear_lead(common, cx, link, node, lead),
+            // The backup has taken over.
+            RoomMessage::Attached(attached) if is_epoch && attached.term > self.term => {
+                let backup = (attached.backup > 0).then_some(NodeId(attached.backup));
+                self.adopt(common, cx, node, attached.term, backup);
             }
+            RoomMessage::Detach(_) => self.forget_waiting(link),
+            RoomMessage::Attach(_) if is_epoch && self.keep_waiting(common, cx, link) => {}
+            // The node waits for an answer to these messages; the others are late.
+            RoomMessage::Attach(_) | RoomMessage::Enter(_) | RoomMessage::Relay(_) => {
+                common.refuse_epoch(cx, link, message.epoch());
+            }
+            _ => {}
         }
     }
+
+    // Entries and latest messages.
 
     fn entry(
         &self,
@@ -331,7 +334,7 @@ impl Following {
 
     /// Admits or continues waiting sessions, once the tail has reached the entry that the primary
     /// had when it granted the membership.
-    fn activate(common: &mut Common, cx: &mut RoomContext<'_>) {
+    pub(super) fn activate(common: &mut Common, cx: &mut RoomContext<'_>) {
         let Common { room, locals, .. } = common;
         let head = room.log().head();
         let first = room.log().first();
@@ -344,7 +347,8 @@ impl Following {
             let client_seq = room.member(granted.number).map_or(0, |member| member.client_seq);
             if local.number == granted.number {
                 // Messages that were sent and did not arrive are sent again.
-                if local.relayed > client_seq && !cx.planted.is(Plant::RelayForgotten) {
+                let is_held = core::mem::take(&mut local.held);
+                if (is_held || local.relayed > client_seq) && !cx.planted.is(Plant::RelayForgotten) {
                     effects.push(RoomEffect::Resend { session, expected: client_seq + 1 });
                 }
             } else {
@@ -380,7 +384,12 @@ impl Following {
         common.emit(cx, RoomEffect::Hold { session, hold: Hold { client_seq, expected, retry_after_ms } });
     }
 
-    fn expel_member(common: &mut Common, cx: &mut RoomContext<'_>, number: u32, reason: v1::LeftReason) {
+    pub(super) fn expel_member(
+        common: &mut Common,
+        cx: &mut RoomContext<'_>,
+        number: u32,
+        reason: v1::LeftReason,
+    ) {
         // A member of another node, or one that has left here already.
         let Some(local) = common.locals.of_member(number) else { return };
         let session = local.session;

@@ -5,6 +5,7 @@ use skirmish_proto::v1;
 use crate::base::id::{Cursor, Name, NodeId, SessionId};
 use crate::base::slab::Key;
 use crate::base::time::Instant;
+use crate::registrar::Reign;
 use crate::wire::RoomMessage;
 
 /// An input of a room.
@@ -21,20 +22,30 @@ pub(crate) enum RoomInput {
     Redirect { session: Key, resume: Cursor },
     /// The client of a session of this node connects, or its connection is lost.
     Presence { session: Key, present: bool },
-    /// The registry names this node the primary, in this epoch.
-    Led { epoch: u64 },
-    /// The registry names another node the primary, in this epoch.
-    LedBy { node: NodeId, epoch: u64 },
+    /// The registry names this node the primary.
+    Led(Reign),
+    /// The registry names another node the primary.
+    LedBy(Reign),
+    /// The registry names no primary any more: the life of the room that this node backs up is over.
+    Vacant,
+    /// Another node leads the room, which is new here, and asks this one to back it up.
+    Recruited(Reign),
+    /// The registry's record, which names this node the primary, names this backup.
+    Paired { backup: Option<NodeId>, revision: u64 },
+    /// The registry names another node, in a higher term of the same life of the room.
+    Deposed(Reign),
     /// The registry did not say which node is the primary, or this node declines to be it.
     Unavailable,
     /// The registry cannot be asked, since too many requests are open.
     Unclaimed,
     /// The registry does not name this node the primary any more.
     Lost,
-    /// The registry does not name the node any more that the room follows.
-    PrimaryGone,
-    /// A link is open to the node that the room follows.
-    Linked { link: Key },
+    /// The registry does not name a node any more that the room follows.
+    NodeGone { node: NodeId },
+    /// A link is open to a node that the room follows.
+    Linked { link: Key, node: NodeId },
+    /// A link to any other node is open.
+    PeersChanged,
     /// A link has ended.
     Unlinked { link: Key, node: NodeId },
     /// A message of another node.

@@ -5,6 +5,8 @@ use skirmish_proto::v1;
 
 use super::admission::Grant;
 use super::common::Common;
+use super::context::Leases;
+use super::pair::{Pair, PairState};
 use super::{NextRole, RoomContext, RoomEffect, RoomInput};
 use crate::base::id::NodeId;
 use crate::base::slab::Key;
@@ -21,6 +23,8 @@ pub(crate) struct Leading {
     pub(super) away: BTreeSet<(Instant, u32)>,
     /// Memberships to grant, by the op after which they are granted.
     pub(super) grants: VecDeque<Grant>,
+    /// The backup of the room, or its candidate.
+    pub(super) pair: Pair,
 }
 
 /// The place of a member's session.
@@ -39,8 +43,19 @@ impl Leading {
     // Getters.
 
     /// The gate: returns true if the room may be changed now. No other code decides it.
-    pub(super) const fn may_serve(cx: &RoomContext<'_>) -> bool {
-        cx.leased
+    pub(super) const fn may_serve(&self, cx: &RoomContext<'_>) -> bool {
+        self.pair.may_serve(cx.leases)
+    }
+
+    /// Returns the number of members whose sessions are on other nodes, for each.
+    pub(super) fn members_by_node(&self) -> BTreeMap<NodeId, usize> {
+        let mut members = BTreeMap::new();
+        for place in self.places.values() {
+            if let Place::There(node) = place {
+                *members.entry(*node).or_default() += 1;
+            }
+        }
+        members
     }
 
     /// Returns true if the session of a member is on that node.
@@ -50,9 +65,11 @@ impl Leading {
 
     /// Returns the time of the next deadline. While the leases may have ended, no member is removed
     /// and no turn ends; [`RoomInput::Leased`] makes up for both.
-    pub(super) fn deadline(&self, common: &Common, leased: bool) -> Option<Instant> {
+    pub(super) fn deadline(&self, common: &Common, leases: Leases) -> Option<Instant> {
         let expiry = self.away.first().map(|(until, _)| *until);
-        [expiry, common.room.turn_ends_at()].into_iter().flatten().min().filter(|_| leased)
+        let turn = common.room.turn_ends_at().filter(|_| !common.room.is_turn_ending());
+        let changes = [expiry, turn].into_iter().flatten().min().filter(|_| self.pair.may_serve(leases));
+        [changes, self.pair_deadline(common, leases)].into_iter().flatten().min()
     }
 
     pub(super) fn audit(&self, members: usize) -> Result<(), &'static str> {
@@ -79,24 +96,41 @@ impl Leading {
                 if common.readers.end(link) {
                     self.members_away(common, cx, node);
                 }
+                self.lose_peer(common, cx, node);
             }
             RoomInput::From { link, node, message, metadata } => {
+                if let RoomMessage::Lead(lead) = &message
+                    && common.is_epoch(cx, lead.epoch)
+                    && let Some(next) = Self::is_deposed_by(common, lead)
+                {
+                    return next;
+                }
                 self.take(common, cx, link, node, message, &metadata);
             }
+            RoomInput::Paired { backup, revision } => self.recorded(common, cx, backup, revision),
+            RoomInput::Deposed(reign) => {
+                if reign.epoch == common.room.epoch() && reign.term > common.room.term() {
+                    return NextRole::StepDown(reign);
+                }
+            }
+            RoomInput::PeersChanged => self.peers_changed(common, cx),
             RoomInput::PlacesKnown => {
                 // Sessions on other nodes are let in when those nodes ask again.
-                Self::attach_again(common, cx);
+                self.attach_again(common, cx);
                 self.seat_waiting(common, cx);
             }
             RoomInput::Leased => {
-                Self::attach_again(common, cx);
+                self.attach_again(common, cx);
+                self.commit(common, cx);
                 self.expire_away(common, cx);
                 self.seat_waiting(common, cx);
+                self.review_pair(common, cx);
                 cx.effects.marks.book = true;
             }
             RoomInput::Timeout => {
                 self.end_turn(common, cx);
                 self.expire_away(common, cx);
+                self.review_pair(common, cx);
             }
             RoomInput::Lost => {
                 cx.effects.counts.rooms_lost += 1;
@@ -109,11 +143,13 @@ impl Leading {
             | RoomInput::Redirect { .. }
             | RoomInput::Epoch { .. }
             | RoomInput::Presence { .. }
-            | RoomInput::Led { .. }
-            | RoomInput::LedBy { .. }
+            | RoomInput::Led(_)
+            | RoomInput::LedBy(_)
+            | RoomInput::Vacant
+            | RoomInput::Recruited(_)
             | RoomInput::Unavailable
             | RoomInput::Unclaimed
-            | RoomInput::PrimaryGone
+            | RoomInput::NodeGone { .. }
             | RoomInput::Linked { .. } => {}
         }
         NextRole::Stay
@@ -137,12 +173,24 @@ impl Leading {
             return;
         }
         match message {
-            RoomMessage::Attach(attach) => self.attach(common, cx, link, &attach),
+            RoomMessage::Attach(attach) => self.attach(common, cx, link, node, &attach),
             RoomMessage::Detach(_) => {
                 common.readers.end(link);
                 common.emit(cx, RoomEffect::Unread { link });
                 // The node has reported every member that leaves; all others are away.
                 self.members_away(common, cx, node);
+                self.lose_peer(common, cx, node);
+            }
+            RoomMessage::Stored(stored) => self.stored(common, cx, node, &stored),
+            // A primary that was deposed does not know yet.
+            RoomMessage::Recruit(v1::Recruit { term, .. })
+            | RoomMessage::Install(v1::Install { term, .. })
+            | RoomMessage::Replicate(v1::Replicate { term, .. })
+            | RoomMessage::Lead(v1::Lead { term, .. }) => {
+                if term < common.room.term() {
+                    let lead = self.lead_message(common, cx);
+                    common.tell_plain(cx, link, v1::Kind::Lead, &lead);
+                }
             }
             RoomMessage::Enter(enter) => self.enter(common, cx, link, node, &enter),
             RoomMessage::Relay(relay) => self.take_relay(common, cx, link, node, relay, metadata),
@@ -192,7 +240,7 @@ impl Leading {
 
     fn end_turn(&mut self, common: &mut Common, cx: &mut RoomContext<'_>) {
         let is_over = common.room.turn_ends_at().is_some_and(|at| at <= cx.now.instant);
-        if is_over && Self::may_serve(cx) {
+        if is_over && self.may_serve(cx) {
             common.room.end_turn(cx.now);
             self.commit(common, cx);
         }
@@ -203,7 +251,10 @@ impl Leading {
     /// Commits what cannot be lost any more, and grants the memberships that wait for it. A lone primary
     /// commits everything that it has appended.
     pub(super) fn commit(&mut self, common: &mut Common, cx: &mut RoomContext<'_>) {
-        while let Some(applied) = common.room.commit_next(cx.now, cx.zstd) {
+        self.send_ops(common, cx);
+        while self.pair.may_commit(common.room.applied() + 1, cx.leases, cx.planted)
+            && let Some(applied) = common.room.commit_next(cx.now, cx.zstd)
+        {
             match applied {
                 Applied::Silent => {}
                 Applied::Entry { turned } => {
@@ -226,65 +277,85 @@ impl Leading {
             }
             self.give_grants(common, cx);
         }
+        if self.pair.state() == PairState::Recruiting {
+            self.review_pair(common, cx);
+        }
+    }
+
+    /// Adds the ops that were appended to those for the backup.
+    fn send_ops(&mut self, common: &Common, cx: &mut RoomContext<'_>) {
+        let Some(stream) = self.pair.peer_mut().and_then(|peer| peer.stream.as_mut()) else { return };
+        for op in common.room.ops_after(stream.newest()) {
+            stream.push(op);
+            cx.effects.marks.wake_links = true;
+        }
     }
 
     // Followers.
 
     /// Sends the tail of the room to a node, from the node's cursor or afresh.
     pub(super) fn attach(
-        &self,
+        &mut self,
         common: &mut Common,
         cx: &mut RoomContext<'_>,
         link: Key,
+        node: NodeId,
         attach: &v1::Attach,
     ) {
         if !common.is_epoch(cx, attach.epoch) {
             common.emit(cx, RoomEffect::Unread { link });
             return common.refuse_epoch(cx, link, attach.epoch);
         }
+        let replicates = self.rejoin(common, cx, link, node, attach);
         let log = common.room.log();
         let reaches = !common.room.has_lost(attach.seq) && attach.seq <= log.head() && attach.seq > 0;
-        let attached = if reaches {
-            let (room, epoch) = (attach.room.clone(), attach.epoch);
-            v1::Attached { room, epoch, seq: attach.seq, number: attach.number, ..v1::Attached::default() }
+        let attached = if reaches || replicates {
+            let seq = attach.seq;
+            v1::Attached { seq, replicates, ..self.attached(common, attach.number) }
         } else {
-            afresh(common, attach.number)
+            self.afresh(common, attach.number)
         };
-        common.readers.begin(link, attached.seq, attach.number);
+        common.readers.begin(link, attached.seq, attach.number, replicates);
         // Before anything is sent, since the end of a link ends the reading of every room over that
         // link.
         common.emit(cx, RoomEffect::Read { link });
         common.tell_plain(cx, link, v1::Kind::Attached, &attached);
+        self.review_pair(common, cx);
     }
 
     /// Tells followers that the room continues after a time without a primary.
-    fn attach_again(common: &Common, cx: &mut RoomContext<'_>) {
-        let (room, epoch) = (common.room.name().as_str(), common.room.epoch());
+    fn attach_again(&self, common: &Common, cx: &mut RoomContext<'_>) {
         for (link, reader) in common.readers.iter() {
-            let number = reader.attach;
-            let attached = v1::Attached { room: room.into(), epoch, number, ..v1::Attached::default() };
+            let replicates = reader.stores;
+            let attached = v1::Attached { replicates, ..self.attached(common, reader.attach) };
             common.tell_plain(cx, *link, v1::Kind::Attached, &attached);
         }
     }
-}
 
-/// Returns the tail of a room, from the first entry of its window on, for the `Attach` of this
-/// number.
-pub(super) fn afresh(common: &Common, number: u64) -> v1::Attached {
-    let room = &common.room;
-    let member = |member: &Member| v1::TailMember {
-        member: member.number,
-        player: member.player.as_str().into(),
-        client_seq: member.client_seq,
-    };
-    v1::Attached {
-        room: room.name().as_str().into(),
-        epoch: room.epoch(),
-        seq: room.log().first() - 1,
-        afresh: true,
-        members: room.members().iter().map(member).collect(),
-        turn: room.turn().number,
-        turn_ends_ms: room.turn().ends_ms,
-        number,
+    /// Returns the answer to the `Attach` of this number, without a place in the log.
+    fn attached(&self, common: &Common, number: u64) -> v1::Attached {
+        let room = &common.room;
+        let backup = self.pair.backup().map_or(0, |backup| backup.0);
+        let (name, epoch, term) = (room.name().as_str().into(), room.epoch(), room.term());
+        v1::Attached { room: name, epoch, number, term, backup, ..v1::Attached::default() }
+    }
+
+    /// Returns the tail of the room, from the first entry of its window on, for the `Attach` of this
+    /// number.
+    pub(super) fn afresh(&self, common: &Common, number: u64) -> v1::Attached {
+        let room = &common.room;
+        let member = |member: &Member| v1::TailMember {
+            member: member.number,
+            player: member.player.as_str().into(),
+            client_seq: member.client_seq,
+        };
+        v1::Attached {
+            seq: room.log().first() - 1,
+            afresh: true,
+            members: room.members().iter().map(member).collect(),
+            turn: room.turn().number,
+            turn_ends_ms: room.turn().ends_ms,
+            ..self.attached(common, number)
+        }
     }
 }

@@ -28,6 +28,8 @@ pub(crate) struct LocalSession {
     pub(crate) granted: Option<Granted>,
     /// Highest `client_seq` sent to the primary, another node.
     pub(crate) relayed: u64,
+    /// True if a message was refused until the primary is there: the client is told when it is.
+    pub(crate) held: bool,
 }
 
 /// The way of a session into a room.
@@ -67,6 +69,7 @@ impl LocalSession {
             admission: Some(Box::new(WayInto { resume, history, until, retries: 0 })),
             granted: None,
             relayed: 0,
+            held: false,
         }
     }
 

@@ -4,10 +4,11 @@ use bytes::Bytes;
 use skirmish_proto::v1;
 
 use super::common::Common;
-use super::leading::{self, Leading};
+use super::leading::Leading;
+use super::reader::Reader;
 use super::{
-    CONGESTED_RETRY_MS, Following, Hosted, Passage, Role, RoomContext, RoomCounts, STATE_FRAME_BYTES,
-    SUSPENDED_RETRY_MS,
+    CONGESTED_RETRY_MS, Following, Hosted, PENDING_RETRY_MS, Passage, Role, RoomContext, RoomCounts,
+    STATE_FRAME_BYTES, SUSPENDED_RETRY_MS,
 };
 use crate::base::id::{Name, NodeId};
 use crate::base::plant::Plant;
@@ -123,10 +124,13 @@ impl Hosted {
 
     /// Returns the next frame of the room for the node at the other end of a link, if there is one.
     pub(crate) fn next_for(&mut self, link: Key, counts: &mut RoomCounts) -> Option<Bytes> {
-        let is_primary = self.is_primary();
         // A link is marked for a room before the room has the reader.
         let mut reader = *self.common.readers.get_mut(link)?;
-        let frame = if is_primary { self.next_entry(&mut reader, counts) } else { None };
+        let Self { common, role } = self;
+        let frame = match role {
+            Role::Leading(leading) => leading.next_for(common, link, &mut reader, counts),
+            Role::Claiming(_) | Role::Following(_) => None,
+        };
         let frame = frame.or_else(|| {
             let room = &self.common.room;
             if reader.change >= room.state.change() {
@@ -143,11 +147,34 @@ impl Hosted {
         }
         frame
     }
+}
 
-    fn next_entry(&self, reader: &mut super::reader::Reader, counts: &mut RoomCounts) -> Option<Bytes> {
-        let room = &self.common.room;
+impl Leading {
+    /// Returns the next frame of the log for a reader: ops for the backup, entries for others, then
+    /// latest messages.
+    fn next_for(
+        &mut self,
+        common: &mut Common,
+        link: Key,
+        reader: &mut Reader,
+        counts: &mut RoomCounts,
+    ) -> Option<Bytes> {
+        let frame = if reader.stores {
+            self.next_ops(common)
+        } else {
+            self.next_entry(common, reader, counts).or_else(|| self.next_install(common, link, reader))
+        };
+        frame.or_else(|| {
+            let (version, frame) = common.room.latest.next(reader.latest, 0)?;
+            reader.latest = version;
+            Some(frame.clone())
+        })
+    }
+
+    fn next_entry(&self, common: &Common, reader: &mut Reader, counts: &mut RoomCounts) -> Option<Bytes> {
+        let room = &common.room;
         if room.has_lost(reader.seq) {
-            let attached = leading::afresh(&self.common, reader.attach);
+            let attached = self.afresh(common, reader.attach);
             reader.seq = attached.seq;
             counts.snapshots += 1;
             return Some(plain(v1::Kind::Attached, &attached));
@@ -158,13 +185,9 @@ impl Hosted {
             reader.seq += 1;
             return Some(frame.clone());
         }
-        let (version, frame) = room.latest.next(reader.latest, 0)?;
-        reader.latest = version;
-        Some(frame.clone())
+        None
     }
-}
 
-impl Leading {
     /// Judges a reliable message of a member.
     fn judge(&self, common: &mut Common, cx: &mut RoomContext<'_>, number: u32, say: &v1::Say) -> SayVerdict {
         let Some(judged) = common.room.judge(number, say) else { return SayVerdict::Nobody };
@@ -179,7 +202,11 @@ impl Leading {
                 SayVerdict::Known
             }
             Judged::Pending => SayVerdict::Passed,
-            _ if !Self::may_serve(cx) => held(SUSPENDED_RETRY_MS),
+            _ if !self.may_serve(cx) => held(SUSPENDED_RETRY_MS),
+            Judged::Next if common.room.pending_ops() >= cx.config.rooms.pending_ops => {
+                cx.effects.counts.throttled += 1;
+                held(PENDING_RETRY_MS)
+            }
             Judged::Next => SayVerdict::Next,
             Judged::Gap { .. } => held(0),
             Judged::Full => {
@@ -248,7 +275,7 @@ impl Leading {
         metadata: &v1::Metadata,
     ) {
         let is_known = latest.key < cx.config.rooms.latest_keys;
-        if is_known && Self::may_serve(cx) && self.is_there(latest.member, node) {
+        if is_known && self.may_serve(cx) && self.is_there(latest.member, node) {
             cx.effects.counts.latest += 1;
             self.post(common, cx, latest.member, latest, metadata);
         }
@@ -301,6 +328,7 @@ impl Following {
             SayOrder::Next => {
                 let expected = say.client_seq;
                 if local.waits || self.way().is_none() {
+                    local.held = true;
                     return SayVerdict::Held { expected, retry_after_ms: SUSPENDED_RETRY_MS };
                 }
                 if !takes_more {

@@ -10,6 +10,7 @@
 //! members have their own methods (`member`), as they are many and have typed answers.
 
 mod admission;
+mod backing;
 mod claiming;
 mod common;
 mod context;
@@ -20,15 +21,20 @@ mod input;
 mod leading;
 mod local;
 mod member;
+mod op_stream;
+mod pair;
 mod reader;
+mod replication;
+mod succession;
 #[cfg(test)]
 mod tests;
+mod upstream;
 
 use skirmish_proto::v1;
 
 pub(crate) use claiming::Claiming;
 pub(crate) use common::Common;
-pub(crate) use context::{KeptPlaces, RoomContext};
+pub(crate) use context::{Candidates, KeptPlaces, Leases, RoomContext};
 pub use effect::Passage;
 pub(crate) use effect::{Hold, RoomCounts, RoomEffect, RoomEffects, Seated};
 pub(crate) use following::Following;
@@ -42,6 +48,7 @@ use crate::base::slab::Key;
 use crate::base::time::{Duration, Instant, Now};
 use crate::config::Config;
 use crate::hosting::local::{LocalSession, LocalSessions};
+use crate::registrar::Reign;
 use crate::room::Room;
 
 /// Time for which sessions wait for the tail of a room before they are told that the room is
@@ -56,6 +63,9 @@ const JOIN_TIMEOUT: Duration = ATTACH_TIMEOUT;
 /// Milliseconds after which messages are sent again that were refused since the leases of the
 /// node may have ended, or since there is no link to the primary.
 const SUSPENDED_RETRY_MS: u32 = 500;
+
+/// Milliseconds after which messages are sent again for which the backup has no place yet.
+const PENDING_RETRY_MS: u32 = 50;
 
 /// Milliseconds after which messages are sent again that did not fit into a link.
 const CONGESTED_RETRY_MS: u32 = 100;
@@ -90,10 +100,16 @@ pub(crate) enum Role {
 enum NextRole {
     /// The role continues.
     Stay,
-    /// The node is the primary in an epoch.
-    Lead { epoch: u64 },
-    /// Another node is the primary in an epoch.
-    Follow { node: NodeId, epoch: u64 },
+    /// The node is the primary of a new life.
+    Lead(Reign),
+    /// Another node is the primary.
+    Follow(Reign),
+    /// Another node is the primary, and asks this one to back the room up.
+    BackUp(Reign),
+    /// The node, a backup, is the primary from now on, in the same life.
+    TakeOver(Reign),
+    /// Another node is the primary from now on, in the same life.
+    StepDown(Reign),
     /// The room is closed here.
     Close(v1::LeftReason),
     /// The life of the room is over. Sessions that have asked for a membership in any life ask
@@ -148,6 +164,49 @@ impl Hosted {
         matches!(self.role, Role::Leading(_))
     }
 
+    /// Returns true if the registry is asked for the primary of the first life of the room here.
+    pub(crate) const fn is_claiming(&self) -> bool {
+        matches!(self.role, Role::Claiming(_))
+    }
+
+    /// Returns true if this node leads, and commits without a backup.
+    pub(crate) const fn commits_alone(&self) -> bool {
+        matches!(&self.role, Role::Leading(leading) if leading.pair.is_alone())
+    }
+
+    /// Returns true if this node leads, and may change the room with these leases.
+    pub(crate) const fn may_serve(&self, leases: Leases) -> bool {
+        matches!(&self.role, Role::Leading(leading) if leading.pair.may_serve(leases))
+    }
+
+    /// Returns the node that may take over, at the primary, and the number of ops that are committed.
+    pub(crate) fn committed(&self) -> Option<(NodeId, u64)> {
+        match &self.role {
+            Role::Leading(leading) if !leading.pair.is_alone() => {
+                Some((leading.pair.peer()?.node, self.common.room.applied()))
+            }
+            Role::Claiming(_) | Role::Leading(_) | Role::Following(_) => None,
+        }
+    }
+
+    /// Returns the number of ops that the node has, as the primary or the backup.
+    pub(crate) fn stored(&self) -> Option<u64> {
+        let has_ops = match &self.role {
+            Role::Claiming(_) => false,
+            Role::Leading(_) => true,
+            Role::Following(following) => following.is_backup(),
+        };
+        has_ops.then(|| self.common.room.appended())
+    }
+
+    /// Returns the backup that the registry names, at the primary.
+    pub(crate) fn backup(&self) -> Option<NodeId> {
+        match &self.role {
+            Role::Leading(leading) => leading.pair.backup(),
+            Role::Claiming(_) | Role::Following(_) => None,
+        }
+    }
+
     /// Link to the primary over which messages of members are sent; `None` if the node is the
     /// primary, or if there is no link.
     pub(crate) const fn upstream(&self) -> Option<Key> {
@@ -157,19 +216,23 @@ impl Hosted {
         }
     }
 
-    /// Returns the time of the next [`RoomInput::Timeout`]. `leased` is true if the leases of the
-    /// node are confirmed.
-    pub(crate) fn deadline(&self, leased: bool) -> Option<Instant> {
+    /// Returns the time of the next [`RoomInput::Timeout`], with these leases of the node.
+    pub(crate) fn deadline(&self, leases: Leases) -> Option<Instant> {
         let role = match &self.role {
             Role::Claiming(claiming) => claiming.deadline(),
-            Role::Leading(leading) => leading.deadline(&self.common, leased),
+            Role::Leading(leading) => leading.deadline(&self.common, leases),
             Role::Following(following) => following.deadline(),
         };
         [role, self.common.deadline()].into_iter().flatten().min()
     }
 
     fn is_idle(&self) -> bool {
-        self.common.locals.is_empty() && (!self.is_primary() || self.common.room.members().is_empty())
+        let is_kept = match &self.role {
+            Role::Claiming(_) => false,
+            Role::Leading(_) => !self.common.room.members().is_empty() || self.common.room.pending_ops() > 0,
+            Role::Following(following) => following.is_kept(),
+        };
+        self.common.locals.is_empty() && !is_kept
     }
 
     // Inputs.
@@ -222,8 +285,16 @@ impl Hosted {
         };
         match next {
             NextRole::Stay => {}
-            NextRole::Lead { epoch } => self.lead(cx, epoch),
-            NextRole::Follow { node, epoch } => self.follow(cx, node, epoch),
+            NextRole::Lead(reign) => self.lead(cx, reign),
+            NextRole::Follow(reign) => self.follow(cx, reign),
+            NextRole::BackUp(reign) => {
+                self.follow(cx, reign);
+                if let Role::Following(following) = &mut self.role {
+                    following.recruited(cx);
+                }
+            }
+            NextRole::TakeOver(reign) => self.take_over(cx, reign),
+            NextRole::StepDown(reign) => self.step_down(cx, reign),
             NextRole::Close(reason) => return self.close(cx, reason),
             NextRole::Over(reason) => return self.restart(cx, reason),
         }
@@ -232,25 +303,28 @@ impl Hosted {
         }
     }
 
-    fn lead(&mut self, cx: &mut RoomContext<'_>, epoch: u64) {
-        let epoch = if cx.planted.is(Plant::EpochReused) { 1 } else { epoch };
+    fn lead(&mut self, cx: &mut RoomContext<'_>, reign: Reign) {
+        let epoch = if cx.planted.is(Plant::EpochReused) { 1 } else { reign.epoch };
         let Self { common, role } = self;
         let before = core::mem::replace(role, Role::Leading(Leading::default()));
         common.room.start(epoch);
+        common.room.lead(cx.now, reign.term);
         common.emit(cx, RoomEffect::Opened { epoch });
         let (Role::Leading(leading), Role::Claiming(claiming)) = (role, before) else {
             return cx.bugs.found("a room is led that was not being claimed");
         };
         for early in claiming.finish() {
-            leading.attach(common, cx, early.link, &early.attach);
+            leading.attach(common, cx, early.link, early.node, &early.attach);
         }
         leading.seat_waiting(common, cx);
+        leading.peers_changed(common, cx);
     }
 
-    fn follow(&mut self, cx: &mut RoomContext<'_>, node: NodeId, epoch: u64) {
+    fn follow(&mut self, cx: &mut RoomContext<'_>, reign: Reign) {
         let Self { common, role } = self;
-        common.room.start(epoch);
-        let following = Following::new(node, cx.now.instant + ATTACH_TIMEOUT);
+        common.room.start(reign.epoch);
+        let until = cx.now.instant + ATTACH_TIMEOUT;
+        let following = Following::new(reign, until);
         let before = core::mem::replace(role, Role::Following(following));
         cx.effects.marks.book = true;
         let Role::Claiming(claiming) = before else {
@@ -260,7 +334,9 @@ impl Hosted {
             common.refuse_epoch(cx, early.link, early.attach.epoch);
             common.emit(cx, RoomEffect::Unread { link: early.link });
         }
-        common.emit(cx, RoomEffect::Follow { node });
+        for node in [Some(reign.primary), reign.backup].into_iter().flatten() {
+            common.emit(cx, RoomEffect::Follow { node });
+        }
     }
 
     // The end of a life of the room.
@@ -296,11 +372,16 @@ impl Hosted {
                 common.emit(cx, RoomEffect::Closed { epoch });
             }
             Role::Following(following) => {
-                common.emit(cx, RoomEffect::Unfollow { node: following.primary() });
+                for node in following.leaders() {
+                    common.emit(cx, RoomEffect::Unfollow { node });
+                }
                 if let Some(link) = following.link() {
                     common.emit(cx, RoomEffect::Unread { link });
                     let room = common.room.name().as_str().into();
                     common.tell_plain(cx, link, v1::Kind::Detach, &v1::Detach { room, epoch });
+                }
+                for link in following.finish() {
+                    common.emit(cx, RoomEffect::Unread { link });
                 }
             }
         }
@@ -352,8 +433,10 @@ impl Hosted {
             Role::Claiming(claiming) => {
                 check(claiming.early() <= config.links.total, "links that wait for the claim of a room")
             }
-            Role::Leading(leading) => leading.audit(room.members().len()),
-            Role::Following(_) => Ok(()),
+            Role::Leading(leading) => leading.audit(room.future_members().count().max(room.members().len())),
+            Role::Following(following) => {
+                check(following.waiting() <= config.links.total, "links that wait for a backup to lead")
+            }
         }
     }
 }

@@ -16,6 +16,8 @@ pub(crate) struct Reader {
     pub(crate) change: u64,
     /// Number of the node's `Attach`.
     pub(crate) attach: u64,
+    /// True if the node stores ops, and reads no entries.
+    pub(crate) stores: bool,
 }
 
 /// The readers of a room, by link.
@@ -39,9 +41,10 @@ impl Readers {
         self.0.iter()
     }
 
-    /// Begins to read after entry `seq`, and the whole of the state, for the `Attach` of a number.
-    pub(super) fn begin(&mut self, link: Key, seq: u64, attach: u64) {
-        let reader = Reader { seq, attach, ..Reader::default() };
+    /// Begins to read after entry `seq`, or the ops if the node `stores` them, and the whole of the
+    /// state, for the `Attach` of a number.
+    pub(super) fn begin(&mut self, link: Key, seq: u64, attach: u64, stores: bool) {
+        let reader = Reader { seq, attach, stores, ..Reader::default() };
         match self.get_mut(link) {
             Some(old) => *old = reader,
             None => self.0.push((link, reader)),

@@ -28,12 +28,13 @@ impl Node {
             }
             Decision::SessionLost { player, epoch } => self.session_lost(now, &player, epoch),
             Decision::Room { room, outcome } => self.room_claimed(now, &room, &outcome),
-            // Rooms have no copies yet. A primary names no backup, so none is confirmed; and a primary that
-            // another node has deposed has nothing to give to that node.
-            Decision::RoomPaired { .. } => {}
-            Decision::RoomDeposed { room, .. } | Decision::RoomLost { room, .. } => {
-                self.room_lost(now, &room);
+            Decision::RoomPaired { room, backup, revision } => {
+                self.room_news(now, &room, RoomInput::Paired { backup, revision });
             }
+            Decision::RoomDeposed { room, reign } => {
+                self.room_news(now, &room, RoomInput::Deposed(reign));
+            }
+            Decision::RoomLost { room, .. } => self.room_news(now, &room, RoomInput::Lost),
             Decision::Anew { why } => self.begin_anew(now, why),
             Decision::NodeUp { id, record } => self.node_up(now, id, &record),
             Decision::NodeDown { id } => self.node_down(now, id),

@@ -178,6 +178,24 @@ pub enum Event {
         /// Epoch of the room.
         epoch: u64,
     },
+    /// This node, the backup of a room, has become the room's primary.
+    TookOver {
+        /// Name of the room.
+        room: Name,
+        /// Epoch of the room.
+        epoch: u64,
+        /// Term of this node.
+        term: u32,
+    },
+    /// Another node has become the primary of a room that this node led.
+    SteppedDown {
+        /// Name of the room.
+        room: Name,
+        /// Epoch of the room.
+        epoch: u64,
+        /// Term of the other node.
+        term: u32,
+    },
     /// The registry confirms that this node lives. The node serves the rooms that it leads.
     Serving,
     /// The registry has not confirmed for a long time that this node lives, and another node might
@@ -396,6 +414,10 @@ pub struct Stats {
     /// Joins that asked the registry again, since the room's epoch had ended before the player was
     /// a member.
     pub joins_retried: u64,
+    /// Rooms that this node, as the backup, has gone on with.
+    pub rooms_taken_over: u64,
+    /// Times that this node gave a room's backup up since its state differed from that of the primary.
+    pub backups_diverged: u64,
     /// Matches that this node has formed.
     pub matches: u64,
     /// Frames received from links.

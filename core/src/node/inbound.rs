@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use skirmish_proto::v1;
 
+use super::candidates::LinkedNodes;
 use super::connection_inputs::Answered;
 use super::rooms::Surroundings;
 use super::{Event, Node, Trace, Wrong};
@@ -84,12 +85,13 @@ impl Node {
         if say.body.len() > self.config.frames.body_bytes || say.type_url.len() > MAX_TYPE_URL {
             return self.too_large(now, key);
         }
-        let leased = self.registrar.may_serve(now.instant);
+        let (node, leases) = (self.id, self.leases(now.instant));
         let Self {
             connections,
             sessions,
             rooms,
             peers,
+            registrar,
             config,
             player_tickets,
             rng,
@@ -104,8 +106,9 @@ impl Node {
             return self.left(now, key, &say.room, v1::LeftReason::NotAMember, Answered::Message);
         };
         let (room, number, client_seq) = (membership.room(), membership.number(), say.client_seq);
-        let around = Surroundings { config, places: player_tickets, rng, zstd, bugs, planted: *planted };
-        let Some((hosted, mut cx)) = rooms.enter(now, room, leased, around) else {
+        let (candidates, places, planted) = (&LinkedNodes { peers, registrar }, player_tickets, *planted);
+        let around = Surroundings { node, leases, candidates, config, places, rng, zstd, bugs, planted };
+        let Some((hosted, mut cx)) = rooms.enter(now, room, around) else {
             return self.bugs.found("a room that a session is in is not in the table");
         };
         let takes_more = hosted.upstream().is_none_or(|link| peers.takes_more(link));

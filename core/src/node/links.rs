@@ -54,7 +54,7 @@ impl Node {
         // This node itself is none of its peers.
         let Some(forgotten) = peers.forget_node(&cx, node) else { return };
         for room in forgotten.rooms {
-            self.late_room_input(now, room, RoomInput::PrimaryGone);
+            self.late_room_input(now, room, RoomInput::NodeGone { node });
         }
         if let Some(link) = forgotten.link {
             self.drop_link(now, link, LinkClosure::NodeGone);
@@ -146,8 +146,9 @@ impl Node {
                 PeersEffect::Linked { node, link } => {
                     self.event(Event::LinkUp { node });
                     for room in self.peers.rooms_at(node) {
-                        self.late_room_input(now, room, RoomInput::Linked { link });
+                        self.late_room_input(now, room, RoomInput::Linked { link, node });
                     }
+                    self.offer_candidate(now);
                 }
                 PeersEffect::Unlinked { node, link, rooms, was_open } => {
                     for room in rooms {

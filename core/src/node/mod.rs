@@ -11,6 +11,7 @@
 
 mod audit;
 pub mod budget;
+mod candidates;
 mod clock;
 pub mod clocks;
 mod connection_inputs;
@@ -230,6 +231,8 @@ impl Node {
             fenced: of_rooms.fenced,
             refused_epochs: of_rooms.refused_epochs,
             joins_retried: of_rooms.joins_retried,
+            rooms_taken_over: of_rooms.rooms_taken_over,
+            backups_diverged: of_rooms.backups_diverged,
             bugs: self.bugs.count()
                 + self.registrar.bugs_found()
                 + self.player_tickets.bugs_found()

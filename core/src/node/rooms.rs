@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use hashbrown::HashMap;
 use skirmish_proto::v1;
 
+use super::candidates::LinkedNodes;
 use super::connection_inputs::Answered;
 use super::{Event, LinkClosure, Node, Timer};
 use crate::base::agenda::Booking;
@@ -17,10 +18,10 @@ use crate::base::keyed_hasher::KeyedHasher;
 use crate::base::plant::{Plant, Planted};
 use crate::base::rng::{Rng, Seed};
 use crate::base::slab::{Key, Slab};
-use crate::base::time::Now;
+use crate::base::time::{Instant, Now};
 use crate::config::Config;
 use crate::hosting::{
-    Arrival, Departure, Hosted, KeptPlaces, Role, RoomContext, RoomCounts, RoomEffect, RoomEffects,
+    Arrival, Departure, Hosted, KeptPlaces, Leases, RoomContext, RoomCounts, RoomEffect, RoomEffects,
     RoomInput, join_deadline,
 };
 use crate::matchmaking::{PlayerTickets, keys};
@@ -46,12 +47,35 @@ struct Placed {
 
 /// Parts of a node that its rooms use.
 pub(super) struct Surroundings<'a> {
+    pub(super) node: NodeId,
+    pub(super) leases: Leases,
+    pub(super) candidates: &'a LinkedNodes<'a>,
     pub(super) config: &'a Config,
     pub(super) places: &'a PlayerTickets,
     pub(super) rng: &'a mut Rng,
     pub(super) zstd: &'a mut Zstd,
     pub(super) bugs: &'a mut Bugs,
     pub(super) planted: Planted,
+}
+
+impl<'a> Surroundings<'a> {
+    fn context(self, now: Now, attempts: &'a mut u64, effects: &'a mut RoomEffects) -> RoomContext<'a> {
+        let Self { node, leases, candidates, config, places, rng, zstd, bugs, planted } = self;
+        RoomContext {
+            now,
+            node,
+            leases,
+            candidates,
+            config,
+            places,
+            attempts,
+            rng,
+            zstd,
+            bugs,
+            effects,
+            planted,
+        }
+    }
 }
 
 /// The way in which a session comes into a room.
@@ -107,26 +131,18 @@ impl RoomTable {
         &'a mut self,
         now: Now,
         room: Key,
-        leased: bool,
         around: Surroundings<'a>,
     ) -> Option<(&'a mut Hosted, RoomContext<'a>)> {
         let Self { slab, effects, attempts, .. } = self;
         let hosted = &mut slab.get_mut(room)?.hosted;
         effects.begin(room);
-        let Surroundings { config, places, rng, zstd, bugs, planted } = around;
-        Some((
-            hosted,
-            RoomContext { now, config, leased, places, attempts, rng, zstd, bugs, effects, planted },
-        ))
+        Some((hosted, around.context(now, attempts, effects)))
     }
 
     /// Adds a room that is not in the table. Returns `None` if the table is full.
     fn open(&mut self, now: Now, name: &Name, around: Surroundings<'_>) -> Option<Key> {
         let Self { slab, by_name, effects, attempts } = self;
-        let Surroundings { config, places, rng, zstd, bugs, planted } = around;
-        let leased = false;
-        let mut cx = RoomContext { now, config, leased, places, attempts, rng, zstd, bugs, effects, planted };
-        let hosted = Hosted::new(&mut cx, name.clone());
+        let hosted = Hosted::new(&mut around.context(now, attempts, effects), name.clone());
         let room = slab.insert(Placed { hosted, booking: Booking::default() })?;
         by_name.insert(name.clone(), room);
         Some(room)
@@ -160,6 +176,11 @@ impl KeptPlaces for PlayerTickets {
 impl Node {
     // Inputs of rooms.
 
+    /// Returns the leases that surely live.
+    pub(super) fn leases(&self, now: Instant) -> Leases {
+        Leases { lone: self.registrar.may_serve(now), rooms: self.registrar.keeps_rooms(now) }
+    }
+
     /// Calls a room, and executes the effects. Returns `None` if the room is gone.
     pub(super) fn with_room<R>(
         &mut self,
@@ -167,10 +188,11 @@ impl Node {
         room: Key,
         call: impl FnOnce(&mut Hosted, &mut RoomContext<'_>) -> R,
     ) -> Option<R> {
-        let leased = self.registrar.may_serve(now.instant);
-        let Self { rooms, config, player_tickets, rng, zstd, bugs, planted, .. } = self;
-        let around = Surroundings { config, places: player_tickets, rng, zstd, bugs, planted: *planted };
-        let (hosted, mut cx) = rooms.enter(now, room, leased, around)?;
+        let (node, leases) = (self.id, self.leases(now.instant));
+        let Self { rooms, config, player_tickets, peers, registrar, rng, zstd, bugs, planted, .. } = self;
+        let (candidates, places, planted) = (&LinkedNodes { peers, registrar }, player_tickets, *planted);
+        let around = Surroundings { node, leases, candidates, config, places, rng, zstd, bugs, planted };
+        let (hosted, mut cx) = rooms.enter(now, room, around)?;
         let result = call(hosted, &mut cx);
         self.settle_room(now, room);
         Some(result)
@@ -222,6 +244,23 @@ impl Node {
             RoomEffect::Record { players, turn, turn_ends_ms } => {
                 self.registrar.update_room(now, name, players, turn, turn_ends_ms);
             }
+            RoomEffect::Pair { backup } => self.registrar.pair_room(now, name, backup),
+            RoomEffect::Swap { term, primary, record } => {
+                let epoch = self.rooms.get(room).map_or(0, |hosted| hosted.room().epoch());
+                if self.registrar.swap_room(now, name, epoch, term, primary, record).is_err() {
+                    self.late_room_input(now, room, RoomInput::Unclaimed);
+                }
+            }
+            RoomEffect::TookOver { epoch, term } => {
+                self.host(now, name);
+                self.event(Event::TookOver { room: name.clone(), epoch, term });
+            }
+            RoomEffect::SteppedDown { epoch, term } => {
+                self.player_tickets.unhost(name);
+                // The record is of another term, and stays.
+                self.registrar.release_room(now, name);
+                self.event(Event::SteppedDown { room: name.clone(), epoch, term });
+            }
             RoomEffect::Opened { epoch } => self.event(Event::RoomOpened { room: name.clone(), epoch }),
             RoomEffect::Closed { epoch } => {
                 self.player_tickets.unhost(name);
@@ -234,7 +273,7 @@ impl Node {
             RoomEffect::Follow { node } => {
                 self.peers.follow(now.instant, node, room);
                 if let Some(link) = self.peers.link_to(node) {
-                    self.late_room_input(now, room, RoomInput::Linked { link });
+                    self.late_room_input(now, room, RoomInput::Linked { link, node });
                 }
             }
             RoomEffect::Unfollow { node } => self.peers.unfollow(node, room),
@@ -288,11 +327,11 @@ impl Node {
 
     /// Arms the next deadline of a room.
     fn book_room(&mut self, room: Key) {
-        let leased = self.registrar.may_serve(self.now);
+        let leases = self.leases(self.now);
         let Some(Placed { hosted, booking }) = self.rooms.slab.get_mut(room) else {
             return self.bugs.found("a room that is not in the table has a deadline");
         };
-        if let Some(at) = hosted.deadline(leased) {
+        if let Some(at) = hosted.deadline(leases) {
             self.agenda.book(Timer::Room(room), booking, at);
         }
     }
@@ -351,8 +390,10 @@ impl Node {
         if let Some(room) = self.rooms.by_name.get(name) {
             return Some(*room);
         }
-        let Self { rooms, config, player_tickets, rng, zstd, bugs, planted, .. } = self;
-        let around = Surroundings { config, places: player_tickets, rng, zstd, bugs, planted: *planted };
+        let (node, leases) = (self.id, Leases::default());
+        let Self { rooms, config, player_tickets, peers, registrar, rng, zstd, bugs, planted, .. } = self;
+        let (candidates, places, planted) = (&LinkedNodes { peers, registrar }, player_tickets, *planted);
+        let around = Surroundings { node, leases, candidates, config, places, rng, zstd, bugs, planted };
         rooms.open(now, name, around)
     }
 
@@ -411,8 +452,9 @@ impl Node {
     /// Handles the registry's answer to a claim of a room.
     pub(super) fn room_claimed(&mut self, now: Now, name: &Name, outcome: &RoomClaim) {
         let room = self.rooms.by_name.get(name).copied();
-        let role = room.and_then(|room| self.rooms.get(room)).map(Hosted::role);
-        let (Some(room), Some(Role::Claiming(_))) = (room, role) else {
+        let awaits = room.and_then(|room| self.rooms.get(room)).is_some_and(Hosted::awaits_registry);
+        let is_new = room.and_then(|room| self.rooms.get(room)).is_some_and(Hosted::is_claiming);
+        let Some(room) = room.filter(|_| awaits) else {
             // No session waits for the room any more.
             if matches!(outcome, RoomClaim::Primary(_)) && room.is_none() {
                 self.registrar.release_room(now, name);
@@ -420,26 +462,31 @@ impl Node {
             return;
         };
         let input = match *outcome {
-            RoomClaim::Primary(_) if self.clock_is_off() => {
+            RoomClaim::Primary(_) if is_new && self.clock_is_off() => {
                 self.registrar.release_room(now, name);
                 RoomInput::Unavailable
             }
-            RoomClaim::Primary(Reign { epoch, .. }) => {
+            RoomClaim::Primary(reign) => {
                 // The room asks for kept places at once.
                 self.host(now, name);
-                RoomInput::Led { epoch }
+                RoomInput::Led(reign)
             }
-            RoomClaim::Elsewhere(Reign { primary, epoch, .. }) => RoomInput::LedBy { node: primary, epoch },
-            // Only swaps find a room without a record, and nodes do not swap yet.
-            RoomClaim::Vacant | RoomClaim::Unavailable => RoomInput::Unavailable,
+            RoomClaim::Elsewhere(reign) if reign.primary == self.id => {
+                // A late take-over of a room whose state is gone.
+                self.registrar.sweep_room(now, name);
+                RoomInput::Unavailable
+            }
+            RoomClaim::Elsewhere(reign) => RoomInput::LedBy(reign),
+            RoomClaim::Vacant => RoomInput::Vacant,
+            RoomClaim::Unavailable => RoomInput::Unavailable,
         };
         self.room_input(now, room, input);
     }
 
-    /// Ends a room that another node has claimed, or that the registry does not know.
-    pub(super) fn room_lost(&mut self, now: Now, name: &Name) {
+    /// Passes news of the registry to a room that may be gone.
+    pub(super) fn room_news(&mut self, now: Now, name: &Name, news: RoomInput) {
         if let Some(room) = self.rooms.by_name.get(name).copied() {
-            self.room_input(now, room, RoomInput::Lost);
+            self.room_input(now, room, news);
         }
     }
 
@@ -465,6 +512,9 @@ impl Node {
         if let Some(room) = self.rooms.by_name.get(&name).copied() {
             return self.room_input(now, room, RoomInput::From { link, node, message, metadata });
         }
+        if let RoomMessage::Recruit(recruit) = &message {
+            return self.recruited(now, &name, node, recruit);
+        }
         // The node waits for an answer to these messages; the others are about a room that is gone.
         if let RoomMessage::Attach(_) | RoomMessage::Enter(_) | RoomMessage::Relay(_) = message {
             self.rooms.effects.counts.refused_epochs += 1;
@@ -472,6 +522,26 @@ impl Node {
             let exited = v1::Exited { room: name.as_str().into(), epoch, member: 0, reason };
             self.tell(now, link, wire::encode(v1::Kind::Exited, &v1::Metadata::default(), &exited));
             self.registrar.sweep_room(now, &name);
+        }
+    }
+
+    /// Opens a room of another node, as its backup to be.
+    fn recruited(&mut self, now: Now, name: &Name, primary: NodeId, recruit: &v1::Recruit) {
+        let (epoch, term, backup, revision) = (recruit.epoch, recruit.term, None, 0);
+        let reign = Reign { epoch, term, primary, backup, revision };
+        if self.config.replication.replicas > 1
+            && let Some(room) = self.open_room(now, name)
+        {
+            self.late_room_input(now, room, RoomInput::Recruited(reign));
+        }
+    }
+
+    /// Offers a node that was linked as a backup.
+    pub(super) fn offer_candidate(&mut self, now: Now) {
+        if self.config.replication.replicas > 1 {
+            for room in self.rooms.keys() {
+                self.late_room_input(now, room, RoomInput::PeersChanged);
+            }
         }
     }
 

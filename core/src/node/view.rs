@@ -23,6 +23,50 @@ impl Node {
         hosted.is_primary().then(|| hosted.room().epoch())
     }
 
+    /// Returns the epoch of a room that this node leads, and the node's term in that epoch; `None` if
+    /// the node does not lead the room.
+    #[must_use]
+    pub fn reign(&self, room: &str) -> Option<(u64, u32)> {
+        let hosted = self.hosted(room)?;
+        hosted.is_primary().then(|| (hosted.room().epoch(), hosted.room().term()))
+    }
+
+    /// Returns true if the node leads a room and may change it: its leases surely live that the room
+    /// needs.
+    #[must_use]
+    pub fn may_change(&self, now: Instant, room: &str) -> bool {
+        self.hosted(room).is_some_and(|hosted| hosted.may_serve(self.leases(now)))
+    }
+
+    /// Returns true if the node may commit changes of a room without a backup.
+    #[must_use]
+    pub fn commits_alone(&self, now: Instant, room: &str) -> bool {
+        self.hosted(room).is_some_and(|hosted| hosted.commits_alone() && hosted.may_serve(self.leases(now)))
+    }
+
+    /// Returns the node that may take over a room which this node leads, with the epoch of the room and
+    /// the number of its ops that are committed.
+    #[must_use]
+    pub fn committed(&self, room: &str) -> Option<(NodeId, u64, u64)> {
+        let hosted = self.hosted(room)?;
+        let (peer, committed) = hosted.committed()?;
+        Some((peer, hosted.room().epoch(), committed))
+    }
+
+    /// Returns the epoch of a room, and the number of its ops that this node has as the primary or the
+    /// backup.
+    #[must_use]
+    pub fn stored(&self, room: &str) -> Option<(u64, u64)> {
+        let hosted = self.hosted(room)?;
+        Some((hosted.room().epoch(), hosted.stored()?))
+    }
+
+    /// Returns the backup of a room that this node leads, once the registry names it.
+    #[must_use]
+    pub fn backup(&self, room: &str) -> Option<NodeId> {
+        self.hosted(room)?.backup()
+    }
+
     /// Returns the cursor of the newest entry in this node's copy of a room's log.
     #[must_use]
     pub fn head(&self, room: &str) -> Option<Cursor> {

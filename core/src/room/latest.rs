@@ -5,6 +5,9 @@ use bytes::Bytes;
 
 use crate::base::plant::{Plant, Planted};
 
+/// Bits of a version below the term: a primary counts less than 2^40 latest messages in its term.
+const TERM_SHIFT: u32 = 40;
+
 /// Newest message of every sender and key. A reader is only a number, the version that it has read
 /// up to. So a slow reader skips replaced messages, and nothing is queued for it.
 #[derive(Clone, Debug)]
@@ -52,6 +55,11 @@ impl LatestBoard {
     #[must_use]
     pub const fn next_version(&self) -> u64 {
         self.version + 1
+    }
+
+    /// Makes the versions go on above those of the primaries of earlier terms.
+    pub fn begin_term(&mut self, term: u32) {
+        self.version = self.version.max(u64::from(term.saturating_sub(1)) << TERM_SHIFT);
     }
 
     /// Puts a message up, in place of the older one of the same member and key.

@@ -70,14 +70,14 @@ pub enum Applied {
 #[derive(Clone, Debug)]
 pub struct Machine {
     /// Ordered by number, since numbers only grow.
-    members: Vec<Member>,
-    next_member: u32,
-    turn: Turn,
+    pub(super) members: Vec<Member>,
+    pub(super) next_member: u32,
+    pub(super) turn: Turn,
     /// Duration of a turn; zero if turns do not end by themselves.
     turn_time: Duration,
-    recently_left: RecentlyLeft,
+    pub(super) recently_left: RecentlyLeft,
     /// Number and log time of the last op applied.
-    applied: (u64, u64),
+    pub(super) applied: (u64, u64),
     planted: Planted,
 }
 
@@ -160,7 +160,7 @@ impl Machine {
     /// An op about a member that does not exist, and a message that is in the log already, change
     /// nothing.
     pub fn apply(&mut self, op: Op, entry: &mut v1::Entry) -> Applied {
-        let Op { number, at_ms, input } = op;
+        let Op { number, at_ms, input, .. } = op;
         self.applied = (number, at_ms);
         entry.at_ms = at_ms;
         (entry.member, entry.client_seq, entry.turn, entry.turn_ends_ms) = (0, 0, 0, 0);

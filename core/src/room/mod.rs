@@ -18,10 +18,12 @@
 //! The window of the log never loses an entry that was not released: a message that would push such
 //! an entry out is refused.
 
+mod backup;
 mod latest;
 mod log;
 mod machine;
 mod op;
+mod op_message;
 mod order;
 mod pending;
 mod recently_left;
@@ -46,10 +48,12 @@ use crate::crdt::{Replica, ReplicaLimits};
 use crate::wire;
 use pending::{PendingOp, PendingOps};
 
+pub use backup::{OpMark, OpStored};
 pub use latest::{LatestBoard, Posted};
 pub use log::Log;
 pub use machine::{Applied, Machine, MachineConfig, Member, Seat};
 pub use op::{Input, Op};
+pub use op_message::MalformedOp;
 pub(crate) use order::SayOrder;
 pub use pending::FutureMember;
 pub use recently_left::RecentlyLeft;
@@ -82,6 +86,8 @@ pub enum Judged {
 pub struct Room {
     name: Name,
     epoch: u64,
+    /// Term in which ops are appended.
+    term: u32,
     machine: Machine,
     /// Ops that are appended and not committed.
     pending: PendingOps,
@@ -90,6 +96,10 @@ pub struct Room {
     released: u64,
     /// Bytes of the entries after `released`.
     unreleased: usize,
+    /// The op that was applied last when entries were released.
+    released_op: OpMark,
+    /// Digest of the applied ops; 0 while the room has no replica.
+    digest: u64,
     /// Newest latest messages.
     pub latest: LatestBoard,
     /// State of the room: presence, properties, counters.
@@ -142,11 +152,14 @@ impl Room {
         Self {
             name,
             epoch,
+            term: 1,
             machine: Machine::new(machine),
             pending: PendingOps::default(),
             log: Log::new(limits.window_entries, limits.window_bytes),
             released: 0,
             unreleased: 0,
+            released_op: OpMark::default(),
+            digest: 0,
             latest: LatestBoard::new(limits.latest_bytes, config.planted),
             state: Replica::new(config.replica, state_limits, config.seed),
             turn_ends_at: None,
@@ -249,6 +262,12 @@ impl Room {
         self.turn_ends_at
     }
 
+    /// Returns true if the op that ends the turn at its deadline is appended.
+    #[must_use]
+    pub fn is_turn_ending(&self) -> bool {
+        self.pending.ends_turn()
+    }
+
     /// Returns the deadline of the appended entries, at which [`Self::release`] must be called.
     #[must_use]
     pub const fn flush_at(&self) -> Option<Instant> {
@@ -341,7 +360,7 @@ impl Room {
     fn append(&mut self, now: Now, input: Input, metadata: v1::Metadata) {
         let log_time = self.machine.log_time(now.wall.0);
         let at_ms = self.pending.newest_ms().map_or(log_time, |newest| newest.max(log_time));
-        let op = Op { number: self.appended() + 1, at_ms, input };
+        let op = Op { number: self.appended() + 1, term: self.term, at_ms, input };
         let metadata = (metadata != v1::Metadata::default()).then(|| Box::new(metadata));
         self.pending.push(PendingOp { op, metadata });
     }
@@ -358,8 +377,10 @@ impl Room {
         if is_membership || self.pushes_out(0, self.size(op.input.content())) {
             self.release();
         }
+        let number = op.number;
         let applied = self.machine.apply(op, &mut self.scratch);
         if applied == Applied::Silent {
+            self.extend_digest(number, &[]);
             return Some(applied);
         }
         if self.scratch.turn > 0 {
@@ -371,6 +392,7 @@ impl Room {
             Some(metadata) => wire::encode(v1::Kind::Entry, metadata, &self.scratch),
             None => wire::encode(v1::Kind::Entry, &v1::Metadata::default(), &self.scratch),
         };
+        self.extend_digest(number, &frame);
         let compressed = self.compressed(&frame, zstd);
         self.unreleased += self.log.append(frame, compressed);
         if let Applied::Left { number, player } = &applied {
@@ -381,6 +403,12 @@ impl Room {
             self.release();
         }
         Some(applied)
+    }
+
+    fn extend_digest(&mut self, number: u64, frame: &[u8]) {
+        if self.digest != 0 {
+            self.digest = backup::chain(self.digest, number, frame);
+        }
     }
 
     /// Returns the highest number of bytes in the log of an entry with so many bytes of content.
@@ -418,6 +446,7 @@ impl Room {
     pub fn release(&mut self) {
         self.flush_at = None;
         self.released = self.log.head();
+        self.released_op = self.applied_op();
         self.unreleased = 0;
     }
 

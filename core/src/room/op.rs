@@ -4,7 +4,8 @@
 //! from 1 on, within the room's epoch, and times that never go back: the room's log time. An op is
 //! *appended* by the room's primary, *committed* once it cannot be lost any more, and then
 //! *applied* by the [machine](super::machine). A lone primary commits an op as soon as it appends
-//! it.
+//! it. An op also names the *term* in which it was appended: the term grows when another node
+//! becomes the primary in the same epoch.
 
 use alloc::string::String;
 
@@ -18,6 +19,8 @@ use crate::base::id::Name;
 pub struct Op {
     /// Number of the op, from 1 in the room's epoch.
     pub number: u64,
+    /// Term in which the op was appended.
+    pub term: u32,
     /// Log time of the op, Unix milliseconds: the wall clock of the primary that appended it,
     /// or the time of the op before if that clock went back.
     pub at_ms: u64,

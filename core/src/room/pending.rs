@@ -79,8 +79,24 @@ impl PendingOps {
         oldest
     }
 
+    /// Returns the ops, in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &PendingOp> {
+        self.oldest.iter().chain(&self.others)
+    }
+
+    /// Drops all ops.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Drops the op of a number, and all ops behind it.
+    pub(super) fn truncate_from(&mut self, number: u64) {
+        self.others.retain(|pending| pending.op.number < number);
+        self.oldest = self.oldest.take().filter(|pending| pending.op.number < number);
+    }
+
     fn inputs(&self) -> impl Iterator<Item = &Input> {
-        self.oldest.iter().chain(&self.others).map(|pending| &pending.op.input)
+        self.iter().map(|pending| &pending.op.input)
     }
 
     /// Returns a member as it will be.

@@ -1,7 +1,11 @@
 //! Players that left a room recently. An older session of such a player is not admitted afterwards.
 
 use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 
+use skirmish_proto::v1;
+
+use super::op_message::MalformedOp;
 use crate::base::id::Name;
 use crate::base::time::Duration;
 
@@ -32,6 +36,32 @@ impl RecentlyLeft {
         while self.players.len() > self.most {
             self.players.pop_front();
         }
+    }
+
+    /// Returns the players, in the order in which they left, as messages.
+    pub(super) fn to_messages(&self) -> Vec<v1::InstalledDeparture> {
+        let message = |(until_ms, player, session_epoch): &(u64, Name, u64)| v1::InstalledDeparture {
+            player: player.as_str().into(),
+            session_epoch: *session_epoch,
+            until_ms: *until_ms,
+        };
+        self.players.iter().map(message).collect()
+    }
+
+    /// Creates the list of a message, with the limits of another list.
+    pub(super) fn from_messages(
+        limits: &Self,
+        messages: Vec<v1::InstalledDeparture>,
+    ) -> Result<Self, MalformedOp> {
+        let player = |left: v1::InstalledDeparture| {
+            Ok((left.until_ms, Name::new(&left.player).map_err(|_| MalformedOp)?, left.session_epoch))
+        };
+        let Self { remember_ms, most, .. } = *limits;
+        if messages.len() > most {
+            return Err(MalformedOp);
+        }
+        let players = messages.into_iter().map(player).collect::<Result<_, _>>()?;
+        Ok(Self { players, remember_ms, most })
     }
 
     /// Returns true if `epoch` is older than the epoch with which the player left recently.

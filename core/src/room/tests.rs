@@ -96,7 +96,7 @@ proptest! {
         let mut at_ms = 0;
         for (number, (input, later)) in inputs.into_iter().enumerate() {
             at_ms += later;
-            let op = Op { number: number as u64 + 1, at_ms, input };
+            let op = Op { number: number as u64 + 1, term: 1, at_ms, input };
             let mut entry = v1::Entry::default();
             let applied = one.apply(op.clone(), &mut entry);
             prop_assert_eq!(&other.apply(op, &mut left_over), &applied);

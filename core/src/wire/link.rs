@@ -1,12 +1,13 @@
 //! Decoding of frames from other nodes.
 
 use bytes::Bytes;
+use skirmish_proto::v1::op::Input as OpInput;
 use skirmish_proto::v1::{self, Kind};
 
 use super::message::{
     MAX_TYPE_URL, SESSION_LEN, body, check, check_items, check_plain, entry, latest, state,
 };
-use super::{Frame, WireError};
+use super::{Frame, MAX_METADATA, WireError};
 
 /// A message from another node. Bodies are slices of the received buffer.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,6 +49,16 @@ pub enum RoomMessage {
     Latest(v1::Latest, Bytes),
     /// Entries of the room's replicated state.
     State(v1::State),
+    /// Asks a node to become the room's backup.
+    Recruit(v1::Recruit),
+    /// State of the room for a new backup.
+    Install(v1::Install),
+    /// Ops for the backup.
+    Replicate(v1::Replicate),
+    /// States the ops that the backup has.
+    Stored(v1::Stored),
+    /// Tells which nodes lead the room and back it up.
+    Lead(v1::Lead),
 }
 
 impl RoomMessage {
@@ -76,7 +87,12 @@ impl RoomMessage {
             | Self::Exited(v1::Exited { room, epoch, .. })
             | Self::Entry(v1::Entry { room, epoch, .. }, _)
             | Self::Latest(v1::Latest { room, epoch, .. }, _)
-            | Self::State(v1::State { room, epoch, .. }) => (room, *epoch),
+            | Self::State(v1::State { room, epoch, .. })
+            | Self::Recruit(v1::Recruit { room, epoch, .. })
+            | Self::Install(v1::Install { room, epoch, .. })
+            | Self::Replicate(v1::Replicate { room, epoch, .. })
+            | Self::Stored(v1::Stored { room, epoch, .. })
+            | Self::Lead(v1::Lead { room, epoch, .. }) => (room, *epoch),
         }
     }
 }
@@ -94,7 +110,10 @@ impl ToNode {
             Kind::LinkHello => Self::Hello(body(frame)?),
             Kind::Ping => Self::Ping(body(frame)?),
             Kind::Pong => Self::Pong(body(frame)?),
-            Kind::Attach => Self::Room(RoomMessage::Attach(body(frame)?)),
+            Kind::Attach => {
+                check_items(frame, &[6], "Attach.runs")?;
+                Self::Room(RoomMessage::Attach(body(frame)?))
+            }
             Kind::Attached => {
                 check_items(frame, &[5], "Attached.members")?;
                 Self::Room(RoomMessage::Attached(body(frame)?))
@@ -121,6 +140,11 @@ impl ToNode {
             Kind::Entry => Self::Room(RoomMessage::Entry(entry(frame)?, bytes)),
             Kind::Latest => Self::Room(RoomMessage::Latest(latest(frame)?, bytes)),
             Kind::State => Self::Room(RoomMessage::State(state(frame)?)),
+            Kind::Recruit => Self::Room(RoomMessage::Recruit(body(frame)?)),
+            Kind::Install => Self::Room(RoomMessage::Install(install(frame)?)),
+            Kind::Replicate => Self::Room(RoomMessage::Replicate(replicate(frame)?)),
+            Kind::Stored => Self::Room(RoomMessage::Stored(body(frame)?)),
+            Kind::Lead => Self::Room(RoomMessage::Lead(body(frame)?)),
             Kind::Application
             | Kind::Hello
             | Kind::Welcome
@@ -141,4 +165,29 @@ impl ToNode {
             | Kind::Unsupported => return Err(WireError::WrongDirection(kind)),
         })
     }
+}
+
+fn install(frame: &Frame) -> Result<v1::Install, WireError> {
+    check_items(frame, &[7], "Install.members")?;
+    check_items(frame, &[11], "Install.left")?;
+    let install: v1::Install = body(frame)?;
+    let are_sessions = install.members.iter().all(|member| member.session.len() == SESSION_LEN);
+    check(are_sessions, "InstalledMember.session")?;
+    Ok(install)
+}
+
+fn replicate(frame: &Frame) -> Result<v1::Replicate, WireError> {
+    check_items(frame, &[4], "Replicate.ops")?;
+    let replicate: v1::Replicate = body(frame)?;
+    for op in &replicate.ops {
+        check(op.metadata.len() <= MAX_METADATA, "Op.metadata")?;
+        match &op.input {
+            Some(OpInput::Say(say)) => check(say.type_url.len() <= MAX_TYPE_URL, "Message.type_url")?,
+            Some(OpInput::Join(arrival) | OpInput::Seat(arrival)) => {
+                check(arrival.session.len() == SESSION_LEN, "Arrival.session")?;
+            }
+            Some(OpInput::Leave(_) | OpInput::EndTurn(_)) | None => {}
+        }
+    }
+    Ok(replicate)
 }

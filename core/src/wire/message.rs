@@ -103,7 +103,12 @@ impl ToServer {
             | Kind::Relay
             | Kind::Hold
             | Kind::Exit
-            | Kind::Exited => return Err(WireError::WrongDirection(kind)),
+            | Kind::Exited
+            | Kind::Recruit
+            | Kind::Install
+            | Kind::Replicate
+            | Kind::Stored
+            | Kind::Lead => return Err(WireError::WrongDirection(kind)),
         })
     }
 }
@@ -199,7 +204,12 @@ impl ToClient {
             | Kind::Relay
             | Kind::Hold
             | Kind::Exit
-            | Kind::Exited => return Err(WireError::WrongDirection(kind)),
+            | Kind::Exited
+            | Kind::Recruit
+            | Kind::Install
+            | Kind::Replicate
+            | Kind::Stored
+            | Kind::Lead => return Err(WireError::WrongDirection(kind)),
         })
     }
 }

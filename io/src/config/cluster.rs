@@ -39,11 +39,19 @@ pub struct Cluster {
     /// Time for which the registry keeps a room after its primary was last heard; 1 min by default.
     #[serde(with = "humantime_serde")]
     pub room_ttl: Duration,
+    /// Nodes that have a room; 1 by default: a room ends with its node. With 2, a backup goes on with
+    /// the room.
+    pub replicas: u32,
+    /// Time after which a backup is given up that stores nothing of what it was sent; 1 s by default.
+    #[serde(with = "humantime_serde")]
+    pub backup_patience: Duration,
 }
 
 impl Default for Cluster {
     fn default() -> Self {
-        let core::RegistrarConfig { node_ttl, room_ttl, .. } = core::RegistrarConfig::default();
+        let core::Config { registrar, replication, .. } = core::Config::default();
+        let core::RegistrarConfig { node_ttl, room_ttl, .. } = registrar;
+        let core::ReplicationConfig { replicas, backup_patience } = replication;
         Self {
             name: None,
             insecure: false,
@@ -52,6 +60,8 @@ impl Default for Cluster {
             heartbeat: LinkHeartbeat::default(),
             node_ttl,
             room_ttl,
+            replicas,
+            backup_patience,
         }
     }
 }
@@ -124,6 +134,11 @@ impl Cluster {
         }
     }
 
+    /// Returns the core's settings of backups.
+    pub(super) const fn replication(&self) -> core::ReplicationConfig {
+        core::ReplicationConfig { replicas: self.replicas, backup_patience: self.backup_patience }
+    }
+
     /// Returns the core's settings for a registry whose requests take at most this time.
     pub(super) fn registrar(&self, request_timeout: Duration) -> core::RegistrarConfig {
         let usual = core::RegistrarConfig::default();
@@ -150,7 +165,17 @@ impl Config {
     /// # Errors
     /// The first key with a value that makes no sense, and the problem.
     pub(super) fn validate_cluster(&self) -> Result<(), (String, String)> {
-        let Cluster { name, insecure, link, tls, heartbeat: beat, node_ttl, room_ttl } = &self.cluster;
+        let Cluster {
+            name,
+            insecure,
+            link,
+            tls,
+            heartbeat: beat,
+            node_ttl,
+            room_ttl,
+            replicas,
+            backup_patience,
+        } = &self.cluster;
         check(
             name.as_ref().is_none_or(|name| !name.is_empty() && name.len() <= MAX_NODE_NAME),
             "cluster.name",
@@ -196,6 +221,8 @@ impl Config {
         }
         check(*node_ttl >= MIN_TTL, "cluster.node_ttl", "must be at least 3s")?;
         check(room_ttl >= node_ttl, "cluster.room_ttl", "must be at least cluster.node_ttl")?;
+        check((1..=2).contains(replicas), "cluster.replicas", "must be 1 or 2")?;
+        check(!backup_patience.is_zero(), "cluster.backup_patience", "must not be zero")?;
         check(beat.interval >= Duration::from_millis(1), "cluster.heartbeat.interval", "must be at least 1ms")
     }
 }

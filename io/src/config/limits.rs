@@ -123,6 +123,9 @@ section! {
         window_entries: usize,
         /// Window of a room's log, in bytes; 65536 by default.
         window_bytes: usize,
+        /// Messages of a room that the backup has not stored yet; 128 by default. Further messages are
+        /// refused for a moment.
+        pending_ops: usize,
         /// Time for which a room gathers messages before its members are woken; zero, the default,
         /// wakes them at the end of each batch of input.
         #[serde(with = "humantime_serde")]

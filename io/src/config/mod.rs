@@ -289,6 +289,7 @@ impl Config {
             rooms: self.rooms.clone().into(),
             frames: self.frames.clone().into(),
             links: self.cluster.links(self.frames.frame_bytes),
+            replication: self.cluster.replication(),
             registrar: self.cluster.registrar(self.registry.etcd.request_timeout),
             matchmaking: self.matchmaking.core(self.sessions.total, self.sessions.ttl),
         }

@@ -125,6 +125,10 @@ pub(super) fn event(shard: &mut Shard, now: Instant, event: Event) -> Option<App
                 Passage::Followed => debug!(%trace_id, %room, "message received from the room's primary"),
             }
         }
+        Event::TookOver { room, epoch, term } => info!(%room, epoch, term, "room taken over"),
+        Event::SteppedDown { room, epoch, term } => {
+            info!(%room, epoch, term, "another node has taken the room over");
+        }
         Event::RoomOpened { room, epoch } => debug!(%room, epoch, "room opened"),
         Event::Bug { what, place } => {
             error!(%place, "broken invariant, please report it: {what}");

@@ -214,6 +214,12 @@ impl Collector for MetricsSnapshot {
                 "Joins that asked the registry again after a race between nodes",
                 s.joins_retried,
             ),
+            ("rooms_taken_over", "Rooms that this node, as the backup, has gone on with", s.rooms_taken_over),
+            (
+                "backups_diverged",
+                "Times that this node was no backup any more since its state differed",
+                s.backups_diverged,
+            ),
             ("refused_epochs", "Requests for a room that is not led here in that epoch", s.refused_epochs),
             ("link_frames_in", "Frames taken from links", s.link_frames_in),
             ("link_frames_out", "Frames sent over links", s.link_frames_out),

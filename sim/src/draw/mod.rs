@@ -30,6 +30,7 @@ pub fn draw(seed: u64) -> Scenario {
     }
     draw_turns(seed, &mut shape);
     draw_groups(seed, &mut shape);
+    draw_replicas(seed, &mut shape);
     if let Some(before) = matches::draw_shape(seed, &mut shape) {
         matches::draw_steps(&mut generator(seed, "match steps"), before, &shape, &mut steps);
     }
@@ -137,6 +138,14 @@ fn draw_groups(seed: u64, shape: &mut Shape) {
     let mut rng = generator(seed, "groups");
     if shape.has_remote_registry() && chance(&mut rng, 40) {
         shape.group_us = pick(&mut rng, &[200, 2_000, 20_000]);
+    }
+}
+
+/// Gives the rooms of some clusters a backup, from a generator of its own.
+fn draw_replicas(seed: u64, shape: &mut Shape) {
+    let mut rng = generator(seed, "replicas");
+    if shape.nodes > 1 && chance(&mut rng, 60) {
+        shape.replicas = 2;
     }
 }
 

@@ -43,6 +43,12 @@ impl KeptOracle {
             Observation::Outcome { client_life, message, outcome } => {
                 self.decided(client_life, message, outcome)
             }
+            Observation::BackedUp { room, committed, stored } if stored < committed => broken(
+                Guarantee::Kept,
+                format_args!(
+                    "room {room} has {committed} committed ops, and a node that may take over has {stored}"
+                ),
+            ),
             Observation::Entry(entry) => match entry.serial {
                 Some(serial) => self.delivered(&entry, serial),
                 None => Ok(()),

@@ -1,5 +1,5 @@
-//! G6: one primary. Only one node ever leads a life of a room. A node whose lease may be over
-//! writes nothing. No two nodes serve a room at once. A client that was notified of a later life
+//! G6: one primary. Only one node ever leads a term of a life of a room. A node whose lease may be
+//! over writes nothing. No two nodes may commit changes alone at once. A client that was notified of a later life
 //! gets nothing of an earlier one.
 
 use std::collections::BTreeMap;
@@ -9,19 +9,19 @@ use super::{ClientLife, Guarantee, Observation, RoomNumber, Verdict, broken};
 /// A life of a node.
 type NodeLife = (usize, u32);
 
-/// Leader of each life of a room, and the newest life that each client knows.
+/// Leader of each term of a room's life, and the newest life that each client knows.
 #[derive(Debug, Default)]
 pub(super) struct Primary {
-    leaders: BTreeMap<(RoomNumber, u64), NodeLife>,
+    leaders: BTreeMap<(RoomNumber, u64, u32), NodeLife>,
     newest: BTreeMap<(ClientLife, RoomNumber), u64>,
 }
 
 impl Primary {
     pub(super) fn observe(&mut self, seen: &Observation) -> Verdict {
         match *seen {
-            Observation::Leads { node, room, epoch } => self.leads(node, room, epoch),
-            Observation::Appended { node, room, epoch, serves } => {
-                self.leads(node, room, epoch)?;
+            Observation::Leads { node, room, epoch, term } => self.leads(node, room, epoch, term),
+            Observation::Appended { node, room, epoch, term, serves } => {
+                self.leads(node, room, epoch, term)?;
                 if serves {
                     return Ok(());
                 }
@@ -43,14 +43,17 @@ impl Primary {
         }
     }
 
-    fn leads(&mut self, node: NodeLife, room: RoomNumber, epoch: u64) -> Verdict {
-        let first = *self.leaders.entry((room, epoch)).or_insert(node);
+    fn leads(&mut self, node: NodeLife, room: RoomNumber, epoch: u64, term: u32) -> Verdict {
+        let first = *self.leaders.entry((room, epoch, term)).or_insert(node);
         if first == node {
             return Ok(());
         }
         broken(
             Guarantee::Primary,
-            format_args!("room {room} is led in epoch {epoch} by node {} and by node {}", first.0, node.0),
+            format_args!(
+                "room {room} is led in epoch {epoch}, term {term}, by node {} and by node {}",
+                first.0, node.0
+            ),
         )
     }
 
@@ -79,12 +82,12 @@ mod tests {
     }
 
     fn appended(node: NodeLife, epoch: u64, serves: bool) -> Observation {
-        Observation::Appended { node, room: 0, epoch, serves }
+        Observation::Appended { node, room: 0, epoch, term: 1, serves }
     }
 
     #[test]
     fn a_life_of_a_room_that_two_nodes_lead_is_caught() {
-        let leads = |node| Observation::Leads { node, room: 0, epoch: 4 };
+        let leads = |node| Observation::Leads { node, room: 0, epoch: 4, term: 1 };
         assert!(run(&[leads((0, 1)), appended((0, 1), 4, true), appended((1, 1), 5, true)]).is_ok());
         assert!(run(&[leads((0, 1)), leads((1, 1))]).is_err());
         assert!(run(&[leads((0, 1)), leads((0, 2))]).is_err());

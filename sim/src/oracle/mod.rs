@@ -304,6 +304,8 @@ pub enum Observation {
         room: RoomNumber,
         /// Epoch of the room.
         epoch: u64,
+        /// Term of the node in the epoch.
+        term: u32,
     },
     /// A node wrote entries of a room that the node leads.
     Appended {
@@ -313,15 +315,27 @@ pub enum Observation {
         room: RoomNumber,
         /// Epoch of the room.
         epoch: u64,
-        /// True if the node's lease surely lives.
+        /// Term of the node in the epoch.
+        term: u32,
+        /// True if the leases that the room needs surely live.
         serves: bool,
     },
-    /// Nodes that serve a room at this moment: they lead the room, and their leases surely live.
+    /// Nodes that may commit changes of a room without a backup at this moment: they lead the room, and
+    /// their leases surely live.
     Serving {
         /// The room.
         room: RoomNumber,
         /// One bit for each node.
         nodes: u32,
+    },
+    /// A node that may take over a room at any moment, as the room's primary knows it.
+    BackedUp {
+        /// The room.
+        room: RoomNumber,
+        /// Number of ops that the primary has committed.
+        committed: u64,
+        /// Number of ops that the other node has.
+        stored: u64,
     },
     /// A node checked its own caps.
     Audit {

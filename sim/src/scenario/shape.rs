@@ -6,7 +6,7 @@ use std::time::Duration;
 use skirmish_core::client::ClientConfig;
 use skirmish_core::config::{
     Config, ConnectionLimits, FrameLimits, HeartbeatConfig, LinkLimits, Rate, Rates, RegistrarConfig,
-    RoomLimits, SessionLimits,
+    ReplicationConfig, RoomLimits, SessionLimits,
 };
 use skirmish_core::id::Name;
 use skirmish_core::matchmaking::{MatchmakingConfig, Quality, QueueConfig, Widening};
@@ -178,6 +178,8 @@ shape! {
     node_lease_s = 10;
     /// Time to live of the lease of the rooms that a node leads, in seconds.
     room_lease_s = 60;
+    /// Nodes that have a room: 1, or 2 for rooms with a backup.
+    replicas = 1;
     /// Queues for matches: 0: none; 1: one against one; 2: also two against two.
     queues = 0;
     /// 1: free places of running matches are filled.
@@ -261,6 +263,7 @@ impl Shape {
                 members: size(self.room_members),
                 window_entries: size(self.window_entries),
                 window_bytes: size(self.window_bytes),
+                pending_ops: 16,
                 flush_interval: Duration::from_millis(self.flush_ms),
                 turn_time: Duration::from_millis(self.turn_ms),
                 latest_keys: small(self.latest_keys),
@@ -286,6 +289,10 @@ impl Shape {
                 frame_bytes: 256 * 1024,
                 backoff_min: Duration::from_millis(self.link_backoff_min_ms),
                 backoff_max: Duration::from_millis(self.link_backoff_max_ms),
+            },
+            replication: ReplicationConfig {
+                replicas: small(self.replicas),
+                backup_patience: Duration::from_secs(1),
             },
             registrar: RegistrarConfig {
                 node_ttl: Duration::from_secs(self.node_lease_s),

@@ -43,8 +43,8 @@ impl Hosts {
         let views: Vec<ServerView> = views.into_iter().flatten().collect();
         for (room, name) in rooms {
             let of_room = || views.iter().filter_map(|view| view.rooms.get(&room));
-            let epochs: Vec<u64> = of_room().filter_map(|(_, head)| Some((*head)?.epoch)).collect();
-            let primaries = of_room().filter(|(led, _)| led.is_some()).count();
+            let epochs: Vec<u64> = of_room().filter_map(|room| Some(room.head?.epoch)).collect();
+            let primaries = of_room().filter(|room| room.reign.is_some()).count();
             if primaries != usize::from(!epochs.is_empty()) || epochs.iter().any(|epoch| *epoch != epochs[0])
             {
                 let description = format!(

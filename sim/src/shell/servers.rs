@@ -345,6 +345,7 @@ pub(super) fn config(plan: &RunPlan, server: usize) -> Config {
         cluster.insecure = true;
         cluster.link.address = Some(link_address(server));
         cluster.heartbeat.interval = Duration::from_millis(shape.link_heartbeat_ms);
+        cluster.replicas = u32::try_from(shape.replicas).unwrap_or(1);
     }
     config
 }

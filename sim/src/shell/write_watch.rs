@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use skirmish_core::client::ClientState;
 use skirmish_core::id::{Cursor, NodeId};
+use skirmish_core::node::Node;
+use skirmish_core::time::Instant;
 
 use super::ledger::{Ledger, at};
 use crate::oracle::{ClientLife, DeliveredEntry, Observation, RoomNumber};
@@ -55,8 +57,29 @@ struct FencedWrite {
 pub(super) struct ServerView {
     pub(super) id: NodeId,
     pub(super) serves: bool,
-    /// For each open room: the epoch in which the server leads it, and the newest entry.
-    pub(super) rooms: BTreeMap<RoomNumber, (Option<u64>, Option<Cursor>)>,
+    pub(super) rooms: BTreeMap<RoomNumber, RoomView>,
+}
+
+/// State of an open room on a server.
+#[derive(Clone, Copy)]
+pub(super) struct RoomView {
+    /// Epoch and term in which the server leads the room.
+    pub(super) reign: Option<(u64, u32)>,
+    /// The newest entry.
+    pub(super) head: Option<Cursor>,
+    may_change: bool,
+    commits_alone: bool,
+}
+
+impl RoomView {
+    fn of(node: &Node, now: Instant, room: &str) -> Self {
+        Self {
+            reign: node.reign(room),
+            head: node.head(room),
+            may_change: node.may_change(now, room),
+            commits_alone: node.commits_alone(now, room),
+        }
+    }
 }
 
 impl Ledger {
@@ -68,8 +91,7 @@ impl Ledger {
             Some(server.handle.as_ref()?.inspect(|node| ServerView {
                 id: node.id(),
                 serves: node.is_serving(now),
-                rooms:
-                    rooms.iter().map(|(room, name)| (*room, (node.leads(name), node.head(name)))).collect(),
+                rooms: rooms.iter().map(|(room, name)| (*room, RoomView::of(node, now, name))).collect(),
             }))
         };
         self.servers.iter().map(view).collect()
@@ -82,10 +104,10 @@ impl Ledger {
             let mut serving = 0;
             for (server, view) in views.iter().enumerate() {
                 let led = view.as_ref().and_then(|view| {
-                    let (epoch, head) = view.rooms.get(&room).copied()?;
-                    Some((epoch?, head?, view.serves))
+                    let room = view.rooms.get(&room).copied()?;
+                    Some((room.reign?, room.head?, room.may_change, room.commits_alone))
                 });
-                let Some((epoch, head, serves)) = led else {
+                let Some(((epoch, term), head, serves, is_alone)) = led else {
                     self.write_watch.leads.remove(&(server, room));
                     continue;
                 };
@@ -94,16 +116,16 @@ impl Ledger {
                 let before = self.write_watch.leads.insert((server, room), lead);
                 let before = before.filter(|lead| lead.life == node.1 && lead.head.epoch == epoch);
                 if before.is_none() {
-                    self.observe(&Observation::Leads { node, room, epoch });
+                    self.observe(&Observation::Leads { node, room, epoch, term });
                 }
                 if let Some(before) = before
                     && before.head.seq < head.seq
                 {
                     // The server wrote while it served if it served before or after the writing.
                     let serves = serves || before.serves;
-                    self.observe(&Observation::Appended { node, room, epoch, serves });
+                    self.observe(&Observation::Appended { node, room, epoch, term, serves });
                 }
-                serving |= u32::from(serves) << server;
+                serving |= u32::from(is_alone) << server;
             }
             self.observe(&Observation::Serving { room, nodes: serving });
         }
@@ -118,8 +140,8 @@ impl Ledger {
         };
         let lost = |room: RoomNumber| {
             let of_room = || views.iter().filter_map(|view| view.rooms.get(&room));
-            let led: Vec<u64> = of_room().filter_map(|(led, _)| *led).collect();
-            of_room().filter_map(|(_, head)| *head).any(|head| !led.contains(&head.epoch))
+            let led: Vec<u64> = of_room().filter_map(|room| Some(room.reign?.0)).collect();
+            of_room().filter_map(|room| room.head).any(|head| !led.contains(&head.epoch))
         };
         views.iter().any(|view| !view.serves)
             || !self.servers.iter().filter_map(|server| server.handle.as_ref()).all(is_linked)

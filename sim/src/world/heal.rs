@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use skirmish_core::client::{Client, ClientState};
 use skirmish_core::id::Name;
-use skirmish_core::node::clocks;
+use skirmish_core::node::{Node, clocks};
 
 use super::node::NodeProcess;
 use super::{World, signed_up_to};
@@ -244,7 +244,7 @@ impl World<'_> {
                     format!("node {} takes the registry for one that fails: {failure}", node.number);
                 return self.broken(Guarantee::Liveness, description);
             }
-            let clock = node.machine.as_ref().map(skirmish_core::node::Node::clock);
+            let clock = node.machine.as_ref().map(Node::clock);
             if clock != Some(clocks::ClockVerdict::Agrees) {
                 let description =
                     format!("node {} lets nobody in, since it takes its clock for {clock:?}", node.number);
@@ -264,6 +264,13 @@ impl World<'_> {
                         "{room} has {primaries} primaries, and its epoch is {epochs:?} at those who have it"
                     ),
                 );
+            }
+            let lacks_backup = |node: &Node| node.leads(&room).is_some() && node.backup(&room).is_none();
+            let shape = &self.scenario.shape;
+            // A node that has no place for one more room is no backup.
+            let has_place = shape.room_total > shape.rooms * 2;
+            if shape.replicas > 1 && has_place && machines().any(lacks_backup) {
+                return self.broken(Guarantee::Liveness, format!("{room} has no backup"));
             }
         }
         for &client in present {

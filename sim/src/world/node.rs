@@ -367,6 +367,8 @@ impl World<'_> {
                 self.rooms.number(room.as_str());
             }
             Event::RoomClosed { .. } => self.coverage.hit("room closed"),
+            Event::TookOver { .. } => self.coverage.hit("room taken over"),
+            Event::SteppedDown { .. } => self.coverage.hit("primary stepped down"),
             Event::NodeDown { .. } => self.coverage.hit("node known dead"),
             Event::LinkUp { .. } => self.coverage.hit("link up"),
             Event::LinkDown { .. } => self.coverage.hit("link lost"),

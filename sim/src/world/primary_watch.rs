@@ -44,34 +44,60 @@ impl World<'_> {
                 let number = u32::try_from(room).unwrap_or(u32::MAX);
                 self.oracles.replicated((node, life), number, head.epoch, replica)?;
             }
-            let (Some(epoch), Some(head)) = (machine.leads(&name), head) else {
+            let (Some((epoch, term)), Some(head)) = (machine.reign(&name), head) else {
                 self.primary_watch.heads.remove(&(node, room));
                 continue;
             };
-            let serves = machine.is_serving(now);
+            let serves = machine.may_change(now, &name);
+            if machine.backup(&name).is_some() {
+                self.coverage.hit("room backed up");
+            }
             let before = self.primary_watch.heads.insert((node, room), (life, head));
             let before = before.filter(|(of, cursor)| *of == life && cursor.epoch == epoch);
             let room = u32::try_from(room).unwrap_or(u32::MAX);
             if before.is_none() {
-                self.observe(Observation::Leads { node: (node, life), room, epoch })?;
+                self.observe(Observation::Leads { node: (node, life), room, epoch, term })?;
             }
-            if before.map_or(0, |(_, cursor)| cursor.seq) < head.seq {
-                self.observe(Observation::Appended { node: (node, life), room, epoch, serves })?;
+            // A backup that has taken over has entries that it did not append.
+            let known = before.map_or(if term > 1 { head.seq } else { 0 }, |(_, cursor)| cursor.seq);
+            if known < head.seq {
+                self.observe(Observation::Appended { node: (node, life), room, epoch, term, serves })?;
             }
         }
-        if self.nodes.len() > 1 { self.count_primaries() } else { Ok(()) }
+        if self.nodes.len() > 1 {
+            self.count_primaries()?;
+            self.compare_backups()?;
+        }
+        Ok(())
     }
 
-    /// Checks that at most one node serves a room at any moment.
+    /// Checks that whoever may take a room over has everything that is committed.
+    fn compare_backups(&mut self) -> Verdict {
+        for (room, name) in self.rooms.open() {
+            let machines = || self.nodes.iter().filter_map(|node| node.machine.as_ref());
+            let committed = machines().filter_map(|machine| machine.committed(&name));
+            let pairs: Vec<(u64, u64)> = committed
+                .filter_map(|(peer, epoch, committed)| {
+                    let peer = machines().find(|machine| machine.id() == peer)?;
+                    let (of, stored) = peer.stored(&name)?;
+                    (of == epoch).then_some((committed, stored))
+                })
+                .collect();
+            let room = u32::try_from(room).unwrap_or(u32::MAX);
+            for (committed, stored) in pairs {
+                self.observe(Observation::BackedUp { room, committed, stored })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that at most one node commits changes of a room alone at any moment.
     fn count_primaries(&mut self) -> Verdict {
         for (room, name) in self.rooms.open() {
             let mut serving = 0;
             for process in &self.nodes {
                 let now = process.clock.now(self.at).instant;
-                let leads = |machine: &&skirmish_core::node::Node| {
-                    machine.leads(&name).is_some() && machine.is_serving(now)
-                };
-                if process.machine.as_ref().is_some_and(|machine| leads(&machine)) {
+                if process.machine.as_ref().is_some_and(|machine| machine.commits_alone(now, &name)) {
                     serving |= 1 << process.number;
                 }
             }

@@ -91,7 +91,11 @@ fn one_on_its_way() -> Sites {
     // The member of the second node is being admitted when the room ends.
     sites.join(1);
     while !matches!(sites.sites[1].hosted.as_ref().unwrap().role(), Role::Following(_)) {
-        if sites.requests[1].is_empty() { sites.take_news(1) } else { sites.take_request(1) }
+        if sites.registry.requests[1].is_empty() {
+            sites.take_news(1)
+        } else {
+            sites.registry.take_request(1)
+        }
     }
     sites
 }

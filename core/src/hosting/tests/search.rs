@@ -107,13 +107,13 @@ impl SearchState {
             if player.number > 0 && player.said < player.to_say {
                 steps.push(Step::Say(at));
             }
-            if !sites.requests[at].is_empty() {
+            if !sites.registry.requests[at].is_empty() {
                 steps.push(Step::Request(at));
             }
-            if !sites.news[at].is_empty() {
+            if !sites.registry.news[at].is_empty() {
                 steps.push(Step::News(at));
             }
-            match (sites.sites[at].leased, progress.expired[at]) {
+            match (sites.sites[at].leases.lone, progress.expired[at]) {
                 (true, _) if progress.lapses < case.lapses => steps.push(Step::Lapse(at)),
                 (true, _) => {}
                 (false, expired) => {
@@ -160,7 +160,7 @@ impl SearchState {
                 sites.arrive(at);
             }
             Step::Say(at) => sites.say(at),
-            Step::Request(at) => sites.take_request(at),
+            Step::Request(at) => sites.registry.take_request(at),
             Step::News(at) => sites.take_news(at),
             Step::Frame(from, to) => sites.take_frame(from, to),
             Step::Cut(one, other) => {

@@ -11,6 +11,7 @@ use core::fmt::Write as _;
 use bytes::Bytes;
 use skirmish_proto::v1;
 
+use super::record::{Registry, Request, node, site_of};
 use crate::base::bug::Bugs;
 use crate::base::id::{Name, NodeId, SessionId};
 use crate::base::plant::Planted;
@@ -19,10 +20,26 @@ use crate::base::slab::Key;
 use crate::base::time::{Duration, Instant, Now, Wall};
 use crate::config::Config;
 use crate::hosting::{
-    Arrival, Departure, Hosted, KeptPlaces, Role, RoomContext, RoomCounts, RoomEffect, RoomEffects,
-    RoomInput, SayVerdict, join_deadline,
+    Arrival, Candidates, Departure, Hosted, KeptPlaces, Leases, RoomContext, RoomCounts, RoomEffect,
+    RoomEffects, RoomInput, SayVerdict, join_deadline,
 };
+use crate::registrar::Reign;
 use crate::wire::{Frame, RoomMessage, ToNode, Zstd, encode};
+
+/// The nodes to which a node has a link.
+struct LinkedSites(Vec<(NodeId, Key)>);
+
+impl Candidates for LinkedSites {
+    fn choose(
+        &self,
+        _: &mut Rng,
+        shunned: Option<NodeId>,
+        members: &BTreeMap<NodeId, usize>,
+    ) -> Option<(NodeId, Key)> {
+        let may = self.0.iter().filter(|(node, _)| Some(*node) != shunned);
+        may.max_by_key(|(node, _)| (members.get(node).copied(), core::cmp::Reverse(*node))).copied()
+    }
+}
 
 /// Places of a room that keeps none.
 struct NoPlaces;
@@ -35,24 +52,6 @@ impl KeptPlaces for NoPlaces {
     fn kept_from(&self, _: &Name, _: &Name, _: &mut dyn Iterator<Item = &Name>) -> usize {
         0
     }
-}
-
-/// A request to the registry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Request {
-    Claim,
-    Release,
-}
-
-/// Event of the registry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum News {
-    Led(u64),
-    LedBy(NodeId, u64),
-    /// Another node may be the primary from now on.
-    Lost,
-    /// A node is not named any more.
-    Gone(NodeId),
 }
 
 /// The player of a node, with a session that never ends.
@@ -79,12 +78,14 @@ pub(super) struct Player {
 #[derive(Clone, Debug)]
 pub(super) struct Site {
     pub(super) hosted: Option<Hosted>,
-    pub(super) leased: bool,
+    /// False once the process is dead.
+    pub(super) lives: bool,
+    pub(super) leases: Leases,
     /// Epoch and newest entry of the room since the leases may have ended, if the node is its primary.
     ended_at: Option<(u64, u64)>,
     pub(super) player: Player,
-    /// The node that the room follows.
-    follows: Option<NodeId>,
+    /// The nodes that the room follows.
+    pub(super) follows: BTreeSet<NodeId>,
     /// Links over which the room is read, or that are marked for a reader.
     reads: BTreeSet<Key>,
     attempts: u64,
@@ -96,27 +97,16 @@ pub(super) struct Site {
 pub(super) struct Sites {
     pub(super) sites: Vec<Site>,
     pub(super) now: Now,
-    /// The primary that the registry names, and the epoch.
-    pub(super) record: Option<(NodeId, u64)>,
-    revision: u64,
-    pub(super) requests: Vec<VecDeque<Request>>,
-    pub(super) news: Vec<VecDeque<News>>,
+    pub(super) registry: Registry,
     /// Frames from a node to another.
     pub(super) frames: BTreeMap<(usize, usize), VecDeque<Bytes>>,
     /// Generation of the open link between two nodes, the smaller first; `None` if it is cut.
     pub(super) links: BTreeMap<(usize, usize), Option<u32>>,
     generations: u32,
     pub(super) planted: Planted,
+    pub(super) replicas: u32,
     /// Entries of all logs, by epoch and number: replicas agree.
     entries: BTreeMap<(u64, u64), Bytes>,
-}
-
-pub(super) fn node(site: usize) -> NodeId {
-    NodeId(site as u64 + 1)
-}
-
-fn site_of(node: NodeId) -> usize {
-    usize::try_from(node.0).unwrap() - 1
 }
 
 fn session() -> Key {
@@ -133,10 +123,11 @@ impl Sites {
     pub(super) fn new(count: usize, planted: Planted) -> Self {
         let site = |at: usize| Site {
             hosted: None,
-            leased: true,
+            lives: true,
+            leases: Leases { lone: true, rooms: true },
             ended_at: None,
             player: Player::default(),
-            follows: None,
+            follows: BTreeSet::new(),
             reads: BTreeSet::new(),
             attempts: 0,
             rng: Rng::new([at as u8 + 1; 32]),
@@ -145,14 +136,12 @@ impl Sites {
         Self {
             sites: (0..count).map(site).collect(),
             now: Now { instant: Instant::ZERO, wall: Wall(1_700_000_000_000) },
-            record: None,
-            revision: 1,
-            requests: alloc::vec![VecDeque::new(); count],
-            news: alloc::vec![VecDeque::new(); count],
+            registry: Registry::new(count),
             frames: BTreeMap::new(),
             links: pairs.map(|pair| (pair, Some(0))).collect(),
             generations: 0,
             planted,
+            replicas: 1,
             entries: BTreeMap::new(),
         }
     }
@@ -161,8 +150,8 @@ impl Sites {
     pub(super) fn fingerprint(&self) -> String {
         let mut text = String::new();
         for site in &self.sites {
-            let Site { hosted, leased, player, follows, reads, attempts, .. } = site;
-            write!(text, "{leased} {player:?} {follows:?} {reads:?} {attempts}").unwrap();
+            let Site { hosted, lives, leases, player, follows, reads, attempts, .. } = site;
+            write!(text, "{lives} {leases:?} {player:?} {follows:?} {reads:?} {attempts}").unwrap();
             if let Some(hosted) = hosted {
                 let room = hosted.room();
                 let (epoch, head, released) = (room.epoch(), room.log().head(), room.released());
@@ -174,10 +163,13 @@ impl Sites {
                     "{epoch} {head} {released} {change} {members:?} {role:?} {locals:?} {readers:?}"
                 )
                 .unwrap();
+                let ops: Vec<v1::Op> = room.ops_after(0).collect();
+                write!(text, "{} {:?} {:?} {ops:?}", room.term(), room.applied_op(), room.released_op())
+                    .unwrap();
             }
         }
-        let Self { now, record, revision, requests, news, frames, links, .. } = self;
-        write!(text, "{now:?} {record:?} {revision} {requests:?} {news:?} {frames:?} {links:?}").unwrap();
+        let Self { now, registry, frames, links, .. } = self;
+        write!(text, "{now:?} {registry:?} {frames:?} {links:?}").unwrap();
         text
     }
 
@@ -190,15 +182,18 @@ impl Sites {
 
     /// Calls the room of a node, if there is one, and executes the effects.
     fn call<R>(&mut self, at: usize, call: impl FnOnce(&mut Hosted, &mut RoomContext<'_>) -> R) -> Option<R> {
-        let (config, mut bugs, mut zstd) = (config(), Bugs::new(), Zstd::default());
+        let (config, mut bugs, mut zstd) = (self.config(), Bugs::new(), Zstd::default());
         let mut effects = RoomEffects::new();
         effects.counts = RoomCounts { members: 1000, ..RoomCounts::default() };
-        let Site { hosted, leased, attempts, rng, .. } = &mut self.sites[at];
+        let candidates = self.linked(at);
+        let Site { hosted, leases, attempts, rng, .. } = &mut self.sites[at];
         effects.begin(Key { slot: at as u32, generation: 0 });
         let mut cx = RoomContext {
             now: self.now,
+            node: node(at),
+            leases: *leases,
+            candidates: &candidates,
             config: &config,
-            leased: *leased,
             places: &NoPlaces,
             attempts,
             rng,
@@ -218,33 +213,47 @@ impl Sites {
         Some(result)
     }
 
-    fn input(&mut self, at: usize, input: RoomInput) {
+    /// Returns the nodes to which a node has a link.
+    fn linked(&self, at: usize) -> LinkedSites {
+        let others = (0..self.sites.len()).filter(|other| *other != at);
+        LinkedSites(others.filter_map(|other| Some((node(other), self.link(at, other)?))).collect())
+    }
+
+    fn config(&self) -> Config {
+        let mut config = config();
+        config.replication.replicas = self.replicas;
+        config
+    }
+
+    pub(super) fn input(&mut self, at: usize, input: RoomInput) {
         let _closed = self.call(at, |hosted, cx| hosted.handle(cx, input));
     }
 
     fn carry_out(&mut self, at: usize, effect: RoomEffect) {
         let Site { player, hosted, .. } = &mut self.sites[at];
         match effect {
-            RoomEffect::Claim => {
-                // The answer to a claim that is under way serves for this claim, too.
-                let is_asked = self.requests[at].contains(&Request::Claim);
-                let is_answer = |news: &News| matches!(news, News::Led(_) | News::LedBy(..));
-                if !is_asked && !self.news[at].iter().any(is_answer) {
-                    self.requests[at].push_back(Request::Claim);
-                }
+            RoomEffect::Claim => self.registry.ask(at, Request::Claim),
+            RoomEffect::Release => self.registry.ask(at, Request::Release),
+            RoomEffect::Pair { backup } => {
+                let room = hosted.as_ref().unwrap().room();
+                let (epoch, term) = (room.epoch(), room.term());
+                self.registry.ask(at, Request::Pair { epoch, term, backup });
             }
-            RoomEffect::Release => self.requests[at].push_back(Request::Release),
+            RoomEffect::Swap { term, primary, .. } => {
+                let epoch = hosted.as_ref().unwrap().room().epoch();
+                self.registry.ask(at, Request::Swap { epoch, term, primary });
+            }
             RoomEffect::Tell { link, frame } => self.send(at, link, frame),
             RoomEffect::Read { link } => drop(self.sites[at].reads.insert(link)),
             RoomEffect::Unread { link } => drop(self.sites[at].reads.remove(&link)),
             RoomEffect::Gap { .. } => panic!("a link has lost an entry"),
             RoomEffect::Follow { node } => {
-                self.sites[at].follows = Some(node);
+                self.sites[at].follows.insert(node);
                 if let Some(link) = self.link(at, site_of(node)) {
-                    self.input(at, RoomInput::Linked { link });
+                    self.input(at, RoomInput::Linked { link, node });
                 }
             }
-            RoomEffect::Unfollow { .. } => self.sites[at].follows = None,
+            RoomEffect::Unfollow { node } => drop(self.sites[at].follows.remove(&node)),
             RoomEffect::Seated { seated, .. } => {
                 assert_eq!((player.number, player.is_local), (0, true), "seated twice, or after it has left");
                 player.number = seated.number;
@@ -264,6 +273,8 @@ impl Sites {
             RoomEffect::Record { .. }
             | RoomEffect::Opened { .. }
             | RoomEffect::Closed { .. }
+            | RoomEffect::TookOver { .. }
+            | RoomEffect::SteppedDown { .. }
             | RoomEffect::Superseded { .. }
             | RoomEffect::Expired { .. }
             | RoomEffect::Passed { .. } => {}
@@ -299,16 +310,36 @@ impl Sites {
 
     /// Has the player of a node, whose session was expelled, ask for a membership again.
     pub(super) fn arrive(&mut self, at: usize) {
-        let (config, mut bugs, mut zstd) = (config(), Bugs::new(), Zstd::default());
-        let mut effects = RoomEffects::new();
-        let Site { hosted, leased, player, attempts, rng, .. } = &mut self.sites[at];
+        let player = &mut self.sites[at].player;
         player.is_local = true;
         player.expelled = None;
+        let epoch = player.session_epoch;
+        self.open(at);
+        let arrival = Arrival {
+            session: session(),
+            id: SessionId([at as u8 + 1; 16]),
+            epoch,
+            player: Name::new(["ann", "bob", "cid"][at]).unwrap(),
+            resume: None,
+            history: 0,
+            until: join_deadline(self.now),
+        };
+        self.input(at, RoomInput::Arrive(arrival));
+    }
+
+    /// Adds the room to a node that does not have it.
+    fn open(&mut self, at: usize) {
+        let (config, mut bugs, mut zstd) = (self.config(), Bugs::new(), Zstd::default());
+        let mut effects = RoomEffects::new();
+        let candidates = self.linked(at);
+        let Site { hosted, leases, attempts, rng, .. } = &mut self.sites[at];
         if hosted.is_none() {
             let mut cx = RoomContext {
                 now: self.now,
+                node: node(at),
+                leases: *leases,
+                candidates: &candidates,
                 config: &config,
-                leased: *leased,
                 places: &NoPlaces,
                 attempts,
                 rng,
@@ -319,16 +350,6 @@ impl Sites {
             };
             *hosted = Some(Hosted::new(&mut cx, Name::new("arena").unwrap()));
         }
-        let arrival = Arrival {
-            session: session(),
-            id: SessionId([at as u8 + 1; 16]),
-            epoch: player.session_epoch,
-            player: Name::new(["ann", "bob", "cid"][at]).unwrap(),
-            resume: None,
-            history: 0,
-            until: join_deadline(self.now),
-        };
-        self.input(at, RoomInput::Arrive(arrival));
     }
 
     /// Registers the session of a node with another epoch.
@@ -363,6 +384,7 @@ impl Sites {
             }
             verdict
         });
+        self.check();
         match verdict.unwrap() {
             SayVerdict::Next | SayVerdict::Known | SayVerdict::Passed => {
                 self.sites[at].player.said = client_seq;
@@ -375,46 +397,6 @@ impl Sites {
         }
     }
 
-    /// Has the registry take the next request of a node.
-    pub(super) fn take_request(&mut self, at: usize) {
-        let news = match self.requests[at].pop_front().unwrap() {
-            Request::Release => {
-                self.record = self.record.filter(|(primary, _)| *primary != node(at));
-                return;
-            }
-            Request::Claim => match self.record.filter(|(primary, _)| *primary != node(at)) {
-                Some((primary, epoch)) => News::LedBy(primary, epoch),
-                None => {
-                    self.revision += 1;
-                    self.record = Some((node(at), self.revision));
-                    News::Led(self.revision)
-                }
-            },
-        };
-        self.news[at].push_back(news);
-    }
-
-    /// Gives a node the next news of the registry.
-    pub(super) fn take_news(&mut self, at: usize) {
-        let news = self.news[at].pop_front().unwrap();
-        let Some(hosted) = &self.sites[at].hosted else {
-            if matches!(news, News::Led(_)) {
-                self.requests[at].push_back(Request::Release);
-            }
-            return;
-        };
-        let is_claimed = matches!(hosted.role(), Role::Claiming(_));
-        let input = match news {
-            News::Led(epoch) if is_claimed => RoomInput::Led { epoch },
-            News::LedBy(node, epoch) if is_claimed => RoomInput::LedBy { node, epoch },
-            News::Led(_) | News::LedBy(..) => return,
-            News::Lost => RoomInput::Lost,
-            News::Gone(gone) if self.sites[at].follows == Some(gone) => RoomInput::PrimaryGone,
-            News::Gone(_) => return,
-        };
-        self.input(at, input);
-    }
-
     /// Gives a node the next frame of another.
     pub(super) fn take_frame(&mut self, from: usize, to: usize) {
         let bytes = self.frames.get_mut(&(from, to)).unwrap().pop_front().unwrap();
@@ -423,6 +405,12 @@ impl Sites {
             panic!("a room has sent a frame that is about no room");
         };
         let link = self.link(to, from).unwrap();
+        if let (None, RoomMessage::Recruit(recruit)) = (&self.sites[to].hosted, &message) {
+            let (epoch, term, backup, revision) = (recruit.epoch, recruit.term, None, 0);
+            let reign = Reign { epoch, term, primary: node(from), backup, revision };
+            self.open(to);
+            return self.input(to, RoomInput::Recruited(reign));
+        }
         if self.sites[to].hosted.is_none() {
             if let Some(exited) = refusal(&message) {
                 self.send(to, link, exited);
@@ -450,41 +438,19 @@ impl Sites {
         self.generations += 1;
         self.links.insert((one, other), Some(self.generations));
         for (at, to) in [(one, other), (other, one)] {
-            if self.sites[at].follows == Some(node(to))
+            if self.sites[at].follows.contains(&node(to))
                 && let Some(link) = self.link(at, to)
             {
-                self.input(at, RoomInput::Linked { link });
+                self.input(at, RoomInput::Linked { link, node: node(to) });
             }
+            self.input(at, RoomInput::PeersChanged);
         }
-    }
-
-    /// Lets the leases of a node end, as far as the node knows.
-    pub(super) fn lapse(&mut self, at: usize) {
-        self.sites[at].leased = false;
-    }
-
-    /// Lets the leases of a node end in the registry, which then names another primary if asked.
-    pub(super) fn expire(&mut self, at: usize) {
-        assert!(!self.sites[at].leased, "a lease ends before its node takes it for over");
-        self.record = self.record.filter(|(primary, _)| *primary != node(at));
-        for (other, news) in self.news.iter_mut().enumerate() {
-            news.push_back(if other == at { News::Lost } else { News::Gone(node(at)) });
-        }
-    }
-
-    /// Gives a node new leases. The node knows by then which rooms are its own.
-    pub(super) fn lease(&mut self, at: usize) {
-        while self.news[at].contains(&News::Lost) {
-            self.take_news(at);
-        }
-        self.sites[at].leased = true;
-        self.input(at, RoomInput::Leased);
     }
 
     /// Time of the next deadline of a node's room.
     pub(super) fn deadline(&self, at: usize) -> Option<Instant> {
         let site = &self.sites[at];
-        site.hosted.as_ref()?.deadline(site.leased)
+        site.hosted.as_ref()?.deadline(site.leases)
     }
 
     /// Lets time pass until the next deadline of a node's room.
@@ -503,10 +469,8 @@ impl Sites {
     pub(super) fn settle(&mut self) {
         loop {
             let frame = self.frames.iter().find(|(_, queue)| !queue.is_empty()).map(|(way, _)| *way);
-            let request = self.requests.iter().position(|queue| !queue.is_empty());
-            let news = self.news.iter().position(|queue| !queue.is_empty());
-            match (request, news, frame) {
-                (Some(at), _, _) => self.take_request(at),
+            match (self.registry.next_request(), self.registry.next_news(), frame) {
+                (Some(at), _, _) => self.registry.take_request(at),
                 (_, Some(at), _) => self.take_news(at),
                 (_, _, Some((from, to))) => self.take_frame(from, to),
                 (None, None, None) => break,
@@ -526,17 +490,20 @@ impl Sites {
 
     /// Checks everything that holds after each step.
     pub(super) fn check(&mut self) {
-        let is_primary = |site: &&Site| site.leased && site.hosted.as_ref().is_some_and(Hosted::is_primary);
+        let is_primary =
+            |site: &&Site| site.leases.lone && site.hosted.as_ref().is_some_and(Hosted::commits_alone);
         assert!(self.sites.iter().filter(is_primary).count() <= 1, "two nodes may change the room");
         let nodes = self.sites.len();
+        let config = self.config();
         for site in &mut self.sites {
             let Some(hosted) = &site.hosted else {
                 assert!(!site.player.is_local, "a session is in a room that is closed");
                 continue;
             };
-            hosted.audit(&config(), 1, nodes).unwrap();
+            hosted.audit(&config, 1, nodes).unwrap();
             let (room, number) = (hosted.room(), site.player.number);
-            let led = Some((room.epoch(), room.log().head())).filter(|_| hosted.is_primary() && !site.leased);
+            let may_not = hosted.commits_alone() && !site.leases.lone;
+            let led = Some((room.epoch(), room.log().head())).filter(|_| may_not);
             let before = core::mem::replace(&mut site.ended_at, led);
             let is_changed =
                 before.zip(led).is_some_and(|(before, now)| before.0 == now.0 && before.1 < now.1);

@@ -150,6 +150,11 @@ impl Peers {
         self.nodes.get(&node)?.link()
     }
 
+    /// The nodes with an open link, and the links.
+    pub(super) fn linked(&self) -> impl Iterator<Item = (NodeId, Key)> {
+        self.nodes.iter().filter_map(|(node, peer)| Some((*node, peer.link()?)))
+    }
+
     /// The rooms that are followed at a node.
     pub(super) fn rooms_at(&self, node: NodeId) -> Vec<Key> {
         self.nodes.get(&node).map_or_else(Vec::new, |peer| peer.rooms().iter().copied().collect())

@@ -72,7 +72,7 @@ fn a_link_that_is_dropped_while_a_tail_is_granted_over_it_does_not_read_the_room
     // The other side does not read any more.
     node.tell(now, link, Bytes::from(vec![0; peers::CONTROL_BYTES]));
     assert!(node.peers.is_up(link));
-    let attach = v1::Attach { room: "arena".into(), epoch: ann.epoch, seq: 0, number: 1 };
+    let attach = v1::Attach { room: "arena".into(), epoch: ann.epoch, number: 1, ..v1::Attach::default() };
     let message = wire::RoomMessage::Attach(attach);
     node.take_room_message(now, link, NodeId(2), message, v1::Metadata::default());
     assert!(!node.peers.is_up(link));

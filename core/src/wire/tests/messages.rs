@@ -23,7 +23,10 @@ fn every_kind_has_its_directions() {
     let both = [Goodbye, Ping, Pong, Latest, State, Reconcile];
     let up = [Hello, Join, Leave, Say, Queue, Cancel];
     let down = [Welcome, Joined, Left, Entry, Ack, Throttle, Snapshot, Queued, Matched, Unsupported];
-    let between_nodes = [LinkHello, Attach, Attached, Detach, Enter, Entered, Relay, Hold, Exit, Exited];
+    let between_nodes = [
+        LinkHello, Attach, Attached, Detach, Enter, Entered, Relay, Hold, Exit, Exited, Recruit, Install,
+        Replicate, Stored, Lead,
+    ];
     let mut seen = 0;
     for number in 0..=i32::from(u16::MAX) {
         let Ok(kind) = Kind::try_from(number) else { continue };

@@ -1,0 +1,184 @@
+//! A room with a backup: recruiting, fail-over, and the return of the primary of before.
+
+use alloc::vec::Vec;
+
+use super::record::node;
+use super::sites::Sites;
+use crate::base::plant::Planted;
+use crate::hosting::{Role, SayVerdict};
+
+/// Nodes with a member each, of a room with a backup. The first node is the primary.
+fn pair_on(count: usize) -> Sites {
+    let mut sites = Sites::new(count, Planted::default());
+    sites.replicas = 2;
+    for at in 0..count {
+        sites.join(at);
+        sites.settle();
+    }
+    sites.time_out(0);
+    sites.settle();
+    let record = sites.registry.record.unwrap();
+    assert_eq!((record.primary, record.term), (node(0), 1));
+    assert!(record.backup.is_some(), "a candidate is named");
+    sites
+}
+
+/// Nodes with a room whose only member is on the first.
+fn backed_up() -> Sites {
+    let mut sites = Sites::new(2, Planted::default());
+    sites.replicas = 2;
+    sites.join(0);
+    sites.settle();
+    sites.time_out(0);
+    sites.settle();
+    assert_eq!(sites.registry.record.unwrap().backup, Some(node(1)));
+    sites
+}
+
+fn head(sites: &Sites, at: usize) -> u64 {
+    sites.sites[at].hosted.as_ref().unwrap().room().log().head()
+}
+
+fn leads(sites: &Sites, at: usize) -> bool {
+    sites.sites[at].hosted.as_ref().is_some_and(|hosted| matches!(hosted.role(), Role::Leading(_)))
+}
+
+/// Has a member say its next message, and everything arrive.
+fn say(sites: &mut Sites, at: usize) {
+    sites.sites[at].player.to_say += 1;
+    while sites.sites[at].player.said < sites.sites[at].player.to_say {
+        let said = sites.sites[at].player.said;
+        sites.say(at);
+        sites.settle();
+        assert!(sites.sites[at].player.said != said, "the message is held");
+    }
+}
+
+#[test]
+fn a_node_without_members_becomes_the_backup_and_has_every_entry() {
+    let mut sites = backed_up();
+    say(&mut sites, 0);
+    say(&mut sites, 0);
+    assert_eq!((head(&sites, 0), head(&sites, 1)), (3, 3));
+    sites.leave(0);
+    sites.settle();
+    assert!(sites.sites.iter().all(|site| site.hosted.is_none()), "the room ends on both nodes");
+    assert_eq!(sites.registry.record, None);
+}
+
+#[test]
+fn a_message_is_in_the_log_only_once_the_backup_has_it() {
+    let mut sites = backed_up();
+    sites.say(0);
+    assert_eq!(head(&sites, 0), 1, "appended, and not committed");
+    sites.take_frame(0, 1);
+    assert_eq!((head(&sites, 0), head(&sites, 1)), (1, 1), "stored, and not committed");
+    sites.take_frame(1, 0);
+    assert_eq!((head(&sites, 0), head(&sites, 1)), (2, 1), "committed, and not released");
+    sites.settle();
+    assert_eq!(head(&sites, 1), 2);
+}
+
+#[test]
+fn the_backup_goes_on_in_the_same_life_when_the_primary_dies() {
+    let mut sites = pair_on(2);
+    say(&mut sites, 1);
+    let epoch = sites.sites[1].player.epoch;
+    sites.kill(0);
+    sites.settle();
+    assert!(leads(&sites, 1));
+    let record = sites.registry.record.unwrap();
+    assert_eq!((record.primary, record.term, record.backup), (node(1), 2, None), "swapped, then dropped");
+    say(&mut sites, 1);
+    assert_eq!(sites.in_log(1), [1, 2]);
+    assert_eq!((sites.sites[1].player.epoch, sites.sites[1].player.expelled), (epoch, None));
+}
+
+#[test]
+fn a_message_that_the_dead_primary_did_not_pass_on_is_sent_again() {
+    let mut sites = pair_on(2);
+    sites.sites[1].player.to_say = 1;
+    sites.say(1);
+    assert_eq!(sites.judge(1, 1, true), SayVerdict::Passed);
+    sites.kill(0);
+    sites.settle();
+    assert_eq!(sites.sites[1].player.said, 0, "the client is told");
+    sites.say(1);
+    sites.settle();
+    assert_eq!(sites.in_log(1), [1]);
+}
+
+#[test]
+fn a_message_that_the_backup_stored_is_there_once() {
+    let mut sites = pair_on(2);
+    sites.sites[1].player.to_say = 1;
+    sites.say(1);
+    sites.take_frame(1, 0);
+    sites.take_frame(0, 1);
+    sites.kill(0);
+    sites.settle();
+    while sites.sites[1].player.said < 1 {
+        sites.say(1);
+        sites.settle();
+    }
+    assert_eq!(sites.in_log(1), [1]);
+}
+
+#[test]
+fn a_third_node_follows_the_backup_that_took_over() {
+    let mut sites = pair_on(3);
+    say(&mut sites, 2);
+    sites.kill(0);
+    sites.settle();
+    sites.settle();
+    let leaders: Vec<usize> = (0..3).filter(|at| leads(&sites, *at)).collect();
+    assert_eq!(leaders.len(), 1);
+    for at in [1, 2] {
+        say(&mut sites, at);
+        assert_eq!(sites.sites[at].player.expelled, None);
+    }
+    assert_eq!((sites.in_log(1), sites.in_log(2)), (Vec::from([1]), Vec::from([1, 2])));
+    assert_eq!(head(&sites, 1), head(&sites, 2));
+}
+
+#[test]
+fn a_primary_that_lost_its_backup_goes_on_alone() {
+    let mut sites = pair_on(2);
+    sites.kill(1);
+    sites.settle();
+    assert!(leads(&sites, 0));
+    assert_eq!(sites.registry.record.unwrap().backup, None);
+    say(&mut sites, 0);
+}
+
+#[test]
+fn a_pair_goes_on_without_the_registry_and_a_lone_primary_does_not() {
+    let mut sites = pair_on(2);
+    sites.lapse_node(0);
+    sites.lapse_node(1);
+    say(&mut sites, 0);
+    say(&mut sites, 1);
+    sites.cut(0, 1);
+    assert!(matches!(sites.judge(0, 2, true), SayVerdict::Held { .. } | SayVerdict::Next));
+    sites.say(0);
+    assert_eq!(head(&sites, 0), 4, "nothing is committed that the backup does not have");
+}
+
+#[test]
+fn a_primary_that_was_suspected_wrongly_becomes_the_backup() {
+    let mut sites = pair_on(2);
+    sites.cut(0, 1);
+    // The swap comes first.
+    sites.registry.take_request(1);
+    sites.settle();
+    assert!(leads(&sites, 1));
+    sites.connect(0, 1);
+    sites.settle();
+    assert!(!leads(&sites, 0));
+    sites.settle();
+    for at in [0, 1] {
+        say(&mut sites, at);
+    }
+    assert_eq!((head(&sites, 0), head(&sites, 1)), (4, 4));
+    assert_eq!((sites.sites[0].player.expelled, sites.sites[1].player.expelled), (None, None));
+}
