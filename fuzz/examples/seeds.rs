@@ -66,6 +66,8 @@ fn messages() -> Vec<(Kind, Vec<u8>)> {
                 accept_zstd: true,
                 agent: "fuzz/1".into(),
                 joins: vec![v1::Join { room: room(), history: 3, request: 3 }],
+                client: 10,
+                dial: 2,
             }
             .encode_to_vec(),
         ),

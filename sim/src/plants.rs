@@ -21,7 +21,10 @@ pub const fn broken_by(plant: Plant) -> &'static [Guarantee] {
         Plant::LeaseAssumed | Plant::ClaimUncompared | Plant::EpochUncompared | Plant::GenerationIgnored => {
             &[Guarantee::Primary]
         }
-        Plant::OldConnectionWrites | Plant::SessionEpochUncompared => &[Guarantee::Fence],
+        Plant::OldConnectionWrites
+        | Plant::SessionEpochUncompared
+        | Plant::DialUncompared
+        | Plant::KeepOverridden => &[Guarantee::Fence],
         Plant::UnknownIsFailure
         | Plant::MatcherUnfenced
         | Plant::TicketUncompared

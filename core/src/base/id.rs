@@ -109,6 +109,30 @@ impl fmt::Display for ConnId {
     }
 }
 
+/// Number of a connection among those that one client process has dialled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DialNumber {
+    /// The process.
+    pub client: u64,
+    /// Number of the dial, from 1; 0 if the client does not number its connections.
+    pub dial: u64,
+}
+
+impl DialNumber {
+    /// Returns true if the other connection is a newer one of the same process. Other connections
+    /// cannot be compared: no counter is common to them.
+    #[must_use]
+    pub const fn is_behind(self, other: Self) -> bool {
+        self.dial > 0 && self.client == other.client && self.dial < other.dial
+    }
+
+    /// Returns true if the client numbers its connections.
+    #[must_use]
+    pub const fn is_numbered(self) -> bool {
+        self.dial > 0
+    }
+}
+
 /// Node of a cluster: a number that no other start of any node has ever had.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub u64);

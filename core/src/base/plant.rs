@@ -93,6 +93,11 @@ pub enum Plant {
     RefusalIgnored,
     /// A node does not compare its wall clock with the clocks of other nodes (G12).
     ClockUncompared,
+    /// A late `Hello` takes the session from a newer connection of the same client (G7).
+    DialUncompared,
+    /// A node gives a session up although it has a newer connection of the client than the node that
+    /// has claimed the session (G7).
+    KeepOverridden,
     /// A node whose parent in the broadcast tree has died continues after the newest entry of its
     /// spare (G5).
     GapUnpulled,
@@ -114,7 +119,7 @@ pub enum Plant {
 
 impl Plant {
     /// All bugs.
-    pub const ALL: [Self; 51] = [
+    pub const ALL: [Self; 53] = [
         Self::DuplicateApplied,
         Self::AcknowledgedUnlogged,
         Self::OldConnectionWrites,
@@ -158,6 +163,8 @@ impl Plant {
         Self::JoinUnmarked,
         Self::RefusalIgnored,
         Self::ClockUncompared,
+        Self::DialUncompared,
+        Self::KeepOverridden,
         Self::GapUnpulled,
         Self::OrphanKept,
         Self::CycleAllowed,

@@ -262,6 +262,7 @@ impl Client {
     fn dial(&mut self) {
         if self.state == ClientState::Idle {
             self.step(StateTransition::Dial);
+            self.dial.dial += 1;
             self.outputs.push(Output::Dial);
         }
     }

@@ -56,7 +56,7 @@ use self::room::{ClientRoom, RequestCounter};
 use self::search::Search;
 use self::state::StateTransition;
 use crate::base::backoff::Backoff;
-use crate::base::id::Cursor;
+use crate::base::id::{Cursor, DialNumber};
 use crate::base::plant::Planted;
 use crate::base::rng::{Rng, Seed};
 use crate::base::time::{Deadline, Duration, Instant, Now};
@@ -100,6 +100,8 @@ pub struct Client {
     search: Search,
     pending_leaves: PendingLeaves,
     requests: RequestCounter,
+    /// Number of the last dial of this process.
+    dial: DialNumber,
     outputs: Outputs,
     zstd: Zstd,
 }
@@ -114,6 +116,7 @@ impl Client {
             config,
             names_seed: rng.split(),
             search: Search::new(rng.split()),
+            dial: DialNumber { client: rng.u64(), dial: 0 },
             rng,
             planted: Planted::default(),
             now: Instant::ZERO,

@@ -169,7 +169,7 @@ impl Client {
     fn hello(&mut self, link: &mut OpenConnection, now: Instant) -> Bytes {
         self.search.reconnect();
         self.pending_leaves.reconnect();
-        let requests = &mut self.requests;
+        let (requests, dial) = (&mut self.requests, self.dial);
         let seal = self.config.seal.then(|| Offer::new(self.rng.bytes(), self.config.pinned));
         let resume = self.session.as_ref().map(|session| v1::Resume {
             session: Bytes::copy_from_slice(session.id.as_bytes()),
@@ -202,6 +202,8 @@ impl Client {
             accept_zstd: self.config.accept_zstd,
             agent,
             joins,
+            client: dial.client,
+            dial: dial.dial,
         };
         link.greeted = true;
         link.offer = seal;

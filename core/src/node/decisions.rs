@@ -26,6 +26,7 @@ impl Node {
             Decision::Session { token, player, outcome } => {
                 self.session_claimed(now, key_of(token), &player, &outcome);
             }
+            Decision::SessionKept { player, epoch } => self.session_kept(now, &player, epoch),
             Decision::SessionLost { player, epoch } => self.session_lost(now, &player, epoch),
             Decision::Room { room, outcome } => self.room_claimed(now, &room, &outcome),
             Decision::RoomPaired { room, backup, revision } => {

@@ -123,6 +123,15 @@ pub enum Event {
         conn: ConnId,
         /// The session's player.
         player: Name,
+        /// Epoch of the session.
+        epoch: u64,
+    },
+    /// A session was claimed again, since another node had claimed it for an older connection.
+    SessionKept {
+        /// Connection of the session, if there is one.
+        conn: Option<ConnId>,
+        /// The session's player.
+        player: Name,
         /// New epoch of the session.
         epoch: u64,
     },

@@ -7,19 +7,22 @@ use bytes::Bytes;
 use skirmish_proto::v1;
 
 use super::{Event, Node, inbound};
-use crate::base::id::{ConnId, Name, SessionId};
+use crate::base::id::{ConnId, DialNumber, Name, SessionId};
 use crate::base::plant::Plant;
 use crate::base::slab::Key;
 use crate::base::time::{Duration, Now};
 use crate::hosting::RoomInput;
 use crate::matchmaking::keys;
 use crate::node::connections::UNAVAILABLE;
-use crate::node::sessions::{Attachment, Known};
+use crate::node::sessions::{Attachment, Known, Newcomer};
 use crate::registrar::SessionClaim;
 use crate::wire;
 
 /// Text of the `Goodbye` to a client whose session the registry refused to write.
 const REFUSED: &str = "the registry of sessions refuses writes";
+
+/// Text of the `Goodbye` to a connection whose rooms another node has taken over for a moment.
+const CLAIMED_ELSEWHERE: &str = "the session was claimed for an older connection meanwhile: resume it";
 
 /// Text of the `Goodbye` to a connection that is not the newest of its session.
 pub(super) const TAKEN_OVER: &str = "a newer connection of the player took over";
@@ -37,6 +40,11 @@ impl Node {
             return self.close_until(now, key, v1::Reason::RateLimited, what, wait);
         }
         let newest = resume.map_or(0, |resume| resume.epoch);
+        let dial = dial_of(&hello);
+        if self.sessions.had_newer(player, dial) && !self.planted.is(Plant::DialUncompared) {
+            // The client dials only after it has given up its last connection.
+            return self.close(now, key, v1::Reason::TakenOver, TAKEN_OVER);
+        }
         let registered = self.registrar.holds_session(player);
         match self.sessions.find(player, named, newest, registered) {
             Known::Here(session) => return self.welcome(now, key, session, true, hello),
@@ -45,7 +53,7 @@ impl Node {
         }
         self.connections.start_claiming(&mut self.bugs, key, hello);
         let fresh = SessionId(self.rng.bytes());
-        if self.registrar.claim_session(now, token(key), player, named, fresh).is_err() {
+        if self.registrar.claim_session(now, token(key), player, named, fresh, dial).is_err() {
             let what = "too many sessions wait for the registry";
             self.close(now, key, v1::Reason::Overloaded, what);
         }
@@ -56,6 +64,9 @@ impl Node {
         let SessionClaim::Granted { id, epoch, resumed, .. } = *outcome else {
             if !self.planted.is(Plant::UnknownIsFailure) {
                 self.give_session_up(now, player);
+            }
+            if *outcome == SessionClaim::Superseded {
+                return self.close(now, key, v1::Reason::TakenOver, TAKEN_OVER);
             }
             let (message, retry_after) = match outcome {
                 // By then the next check has shown if the registry accepts writes again.
@@ -101,6 +112,19 @@ impl Node {
         }
     }
 
+    /// Goes on with a session that another node has claimed for an older connection. Memberships that other nodes have taken over
+    /// meanwhile are lost to a connection, so its client has to resume them.
+    pub(super) fn session_kept(&mut self, now: Now, player: &Name, epoch: u64) {
+        let Some(key) = self.sessions.of_player(player) else { return };
+        let Some(session) = self.sessions.get(key).filter(|session| session.epoch() < epoch) else { return };
+        let (conn, has_lost) = (session.conn(), session.has_lost_memberships());
+        self.raise_epoch(now, key, epoch);
+        self.event(Event::SessionKept { conn, player: player.clone(), epoch });
+        if let Some(conn) = conn.filter(|_| has_lost) {
+            self.close(now, conn.key(), v1::Reason::Overloaded, CLAIMED_ELSEWHERE);
+        }
+    }
+
     /// Registers the new claim of a session that is on this node. From now on the session writes
     /// with this epoch, which the primaries of its rooms must know.
     fn raise_epoch(&mut self, now: Now, session: Key, epoch: u64) {
@@ -117,11 +141,17 @@ impl Node {
             return self.bugs.found("a session that is gone is welcomed");
         };
         let (id, player, replica) = (s.id(), s.player().clone(), s.replica());
+        let (dial, number) = match self.planted.is(Plant::DialUncompared) {
+            true => (DialNumber::default(), u64::MAX),
+            false => (dial_of(&hello), number),
+        };
+        let newcomer = Newcomer { conn, dial, number };
         let held = self.registrar.holds_session(&player);
-        let attached = self.sessions.attach(&mut self.bugs, session, conn, number, held, resumed);
+        let attached = self.sessions.attach(&mut self.bugs, session, newcomer, held, resumed);
+        if let Some(session) = self.sessions.get(session) {
+            self.registrar.renew_session(&player, session.dial());
+        }
         let Some(Attachment { old, is_new, registered, epoch }) = attached else {
-            // A client dials only after it has given up its last connection, whose `Hello` may
-            // arrive late.
             return self.close(now, key, v1::Reason::TakenOver, TAKEN_OVER);
         };
         let name = player.clone();
@@ -177,6 +207,11 @@ impl Node {
         }
         self.wake(key);
     }
+}
+
+/// Returns the number of a connection among those of its client.
+const fn dial_of(hello: &v1::Hello) -> DialNumber {
+    DialNumber { client: hello.client, dial: hello.dial }
 }
 
 /// Returns the rooms of matches that a client is in or wants to join.

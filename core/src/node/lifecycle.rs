@@ -48,6 +48,18 @@ impl Node {
         }
     }
 
+    /// Handles the admission of a player to a room from another node, for a session with this epoch.
+    /// If clients number their connections, only the registry knows which of two is newer.
+    pub(super) fn session_superseded(&mut self, now: Now, player: &Name, epoch: u64) {
+        let session = self.sessions.of_player(player).and_then(|key| self.sessions.get(key));
+        let Some(session) = session.filter(|session| session.epoch() < epoch) else { return };
+        if session.dial().is_numbered() && self.registrar.holds_session(player).is_some() {
+            self.registrar.check_session(now, player);
+        } else {
+            self.session_lost(now, player, epoch);
+        }
+    }
+
     /// Ends the session of a player whose session another node owns now. The node ignores further
     /// input for the ended session.
     pub(super) fn session_lost(&mut self, now: Now, player: &Name, epoch: u64) {

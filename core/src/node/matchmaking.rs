@@ -10,7 +10,6 @@ use crate::base::slab::Key;
 use crate::base::time::Now;
 use crate::hosting::RoomInput;
 use crate::matchmaking::{keys, matcher, player_tickets};
-use crate::node::sessions::{client_epoch, revision};
 use crate::registry::{CallOrigin, RegistryEvent};
 use crate::wire;
 
@@ -29,13 +28,12 @@ impl Node {
         !self.config.matchmaking.queues.is_empty()
     }
 
-    pub(super) fn queue(&mut self, now: Now, session: Key, mut queue: v1::Queue) {
+    pub(super) fn queue(&mut self, now: Now, session: Key, queue: v1::Queue) {
         let Some(session) = self.sessions.get(session) else {
             return self.bugs.found("a session vanished while it was read");
         };
         let (player, epoch) = (session.player().clone(), session.registered());
         if self.makes_matches() {
-            queue.session_epoch = revision(queue.session_epoch);
             return self.player_tickets.queue(now, &player, epoch, queue);
         }
         let reason = "this server makes no matches".into();
@@ -140,8 +138,7 @@ impl Node {
         while let Some(decision) = self.player_tickets.poll_decision() {
             match decision {
                 player_tickets::PlayerTicketsDecision::Ticket { player, queued } => {
-                    let session_epoch = client_epoch(queued.session_epoch);
-                    self.tell_ticket(now, &player, &v1::Queued { session_epoch, ..queued });
+                    self.tell_ticket(now, &player, &queued);
                 }
                 player_tickets::PlayerTicketsDecision::Matched { player, matched } => {
                     let frame = wire::encode(v1::Kind::Matched, &v1::Metadata::default(), &matched);

@@ -304,8 +304,8 @@ impl Node {
                     self.left(now, conn.key(), name.as_str(), reason, answered);
                 }
             }
-            RoomEffect::Drop { session } => drop(self.sessions.end_membership(session, room)),
-            RoomEffect::Superseded { player, epoch } => self.session_lost(now, &player, epoch),
+            RoomEffect::Drop { session } => self.sessions.drop_membership(session, room),
+            RoomEffect::Superseded { player, epoch } => self.session_superseded(now, &player, epoch),
             RoomEffect::Unwanted { link, session, player, exit } => {
                 let here = self.sessions.of_player(&player).and_then(|key| self.sessions.get(key));
                 let is_here = here.is_some_and(|here| SessionId::from_wire(&session) == Some(here.id()));

@@ -14,7 +14,8 @@ use super::event::Reign;
 use super::generation::{KnownKey, guard};
 use super::keys::{self, FIRST_TERM, Owner, RoomState, Subject};
 use super::table::Held;
-use crate::base::id::{NodeId, SessionId};
+use crate::base::id::{DialNumber, NodeId, SessionId};
+use crate::base::plant::{Plant, Planted};
 use crate::registry::{
     Answer, Compare, Delete, KeyValue, LeaseId, Put, Range, RegistryOp, Response, Span, Txn,
 };
@@ -22,11 +23,13 @@ use crate::registry::{
 /// State of a record that a node wants to reach.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Goal {
-    /// Own the player's session, regardless of its present owner. The session `named` is resumed if the
-    /// record holds that session.
-    TakeSession { named: Option<SessionId>, fresh: SessionId },
-    /// Keep a session.
-    KeepSession { session: SessionId, epoch: u64 },
+    /// Own the player's session for the connection `dial`, regardless of the present owner, unless the
+    /// session was claimed for a newer connection. The session `named` is resumed if the record holds that
+    /// session.
+    TakeSession { named: Option<SessionId>, fresh: SessionId, dial: DialNumber },
+    /// Keep a session, whose newest connection is `dial`. A later claim for an older connection is
+    /// overridden.
+    KeepSession { session: SessionId, epoch: u64, dial: DialNumber },
     /// Be the room's primary in a new epoch, unless another live node is, or a backup is named.
     TakeRoom,
     /// Confirm that this node still is the room's primary. The backup is the one named by the last known
@@ -55,6 +58,8 @@ pub(super) struct Attempt {
     /// Node named by the seen record that does not live: its primary, or the backup of a stray record. The
     /// transaction compares that the record of this node is absent.
     dead: Option<NodeId>,
+    /// True if the attempt to keep a session writes over the claim of another node.
+    pub(super) overrides: bool,
     /// Former owner of the session.
     pub(super) previous: Option<NodeId>,
 }
@@ -68,6 +73,8 @@ pub(super) enum ClaimAnswer {
     Ours(Held),
     /// Another node owns the record.
     Others(Owner),
+    /// The session was claimed for a newer connection of the same client.
+    Superseded,
     /// Another node leads the room that this node led, in a later term of the same epoch.
     Deposed(Owner),
     /// The record is absent, or not owned by this node; this is the goal, or cannot be changed.
@@ -76,7 +83,7 @@ pub(super) enum ClaimAnswer {
     Garbled,
 }
 
-/// Node, leases and generation of a request.
+/// Node, leases and generation of a request, and the bug planted in its node.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asker {
     pub(super) node: NodeId,
@@ -85,6 +92,7 @@ pub(super) struct Asker {
     /// Lease of the node's own record.
     pub(super) node_lease: LeaseId,
     pub(super) generation: KnownKey,
+    pub(super) planted: Planted,
 }
 
 impl Attempt {
@@ -97,7 +105,7 @@ impl Attempt {
             Goal::SwapRoom { .. } | Goal::Drop { .. } => SessionId([0; 16]),
         };
         let state = RoomState::default();
-        Self { goal, seen: 0, session, epoch: 0, state, dead: None, previous: None }
+        Self { goal, seen: 0, session, epoch: 0, state, dead: None, overrides: false, previous: None }
     }
 
     /// Creates an attempt on a record that was last written at this revision.
@@ -109,7 +117,7 @@ impl Attempt {
     pub(super) fn held(goal: Goal, me: NodeId, held: Held) -> Self {
         let mut attempt = Self::seen(goal, held.modified);
         match goal {
-            Goal::TakeSession { named, fresh } => {
+            Goal::TakeSession { named, fresh, .. } => {
                 attempt.choose_session(named, fresh, Some(me), Some(held.session));
             }
             Goal::KeepSession { epoch, .. } => attempt.epoch = epoch,
@@ -143,8 +151,10 @@ impl Attempt {
         let Asker { node, node_lease, generation, .. } = asker;
         let base = generation.base;
         let success = match self.goal {
-            Goal::TakeSession { .. } => put(keys::session_record(self.session, node, 0, base)),
-            Goal::KeepSession { .. } => put(keys::session_record(self.session, node, self.epoch, base)),
+            Goal::TakeSession { dial, .. } => put(keys::session_record(self.session, dial, node, 0, base)),
+            Goal::KeepSession { dial, .. } => {
+                put(keys::session_record(self.session, dial, node, self.epoch, base))
+            }
             Goal::TakeRoom => put(keys::room_record(Reign::first(0, node), base, RoomState::OPENED)),
             Goal::CheckRoom { .. } => Vec::new(),
             Goal::WriteRoom { epoch, term, backup, state } => {
@@ -204,8 +214,8 @@ impl Attempt {
     /// Handles a comparison that held.
     fn done(&self, revision: u64, asker: Asker) -> ClaimAnswer {
         let claimed = asker.generation.base.saturating_add(revision);
-        let session =
-            Held { epoch: claimed, term: 0, backup: None, modified: revision, session: self.session };
+        let (session, dial) = (self.session, self.dial());
+        let session = Held { epoch: claimed, term: 0, backup: None, modified: revision, session, dial };
         ClaimAnswer::Ours(match self.goal {
             Goal::TakeSession { .. } => session,
             Goal::KeepSession { .. } if self.epoch == 0 => session,
@@ -259,12 +269,26 @@ impl Attempt {
         }
         let others = owner.filter(|owner| owner.node != asker.node);
         match (self.goal, ours, others) {
-            (Goal::TakeSession { named, fresh }, ..) => {
+            (Goal::TakeSession { dial, .. }, _, Some(owner))
+                if dial.is_behind(owner.dial) && !asker.planted.is(Plant::DialUncompared) =>
+            {
+                ClaimAnswer::Superseded
+            }
+            (Goal::TakeSession { named, fresh, .. }, ..) => {
                 let session = owner.and_then(|owner| owner.session);
                 self.choose_session(named, fresh, owner.map(|owner| owner.node), session);
                 ClaimAnswer::Again
             }
-            (Goal::KeepSession { session, epoch }, Some(owner), _) => {
+            // With a lower epoch, the store has gone back.
+            (Goal::KeepSession { dial, epoch, .. }, _, Some(owner))
+                if owner.dial.is_behind(dial)
+                    && owner.epoch > epoch
+                    && !asker.planted.is(Plant::KeepOverridden) =>
+            {
+                self.overrides = true;
+                ClaimAnswer::Again
+            }
+            (Goal::KeepSession { session, epoch, .. }, Some(owner), _) => {
                 // An own record with another session comes from a claim that was to be undone.
                 let is_current = owner.claimed.is_none_or(|base| base == asker.generation.base);
                 let keeps = owner.session == Some(session) && (is_current || owner.epoch == epoch);
@@ -325,7 +349,15 @@ impl Attempt {
     /// Returns the ownership that a record of this node tells of.
     const fn ours(&self, owner: Owner) -> ClaimAnswer {
         let Owner { epoch, term, backup, modified, .. } = owner;
-        ClaimAnswer::Ours(Held { epoch, term, backup, modified, session: self.session })
+        ClaimAnswer::Ours(Held { epoch, term, backup, modified, session: self.session, dial: self.dial() })
+    }
+
+    /// Returns the connection for which the session is claimed or kept.
+    const fn dial(&self) -> DialNumber {
+        match self.goal {
+            Goal::TakeSession { dial, .. } | Goal::KeepSession { dial, .. } => dial,
+            _ => DialNumber { client: 0, dial: 0 },
+        }
     }
 
     /// Returns true if a record of this node can be the result of this attempt.
@@ -333,10 +365,11 @@ impl Attempt {
         // A claim with an earlier base is made again: its epoch may have been given before.
         let claimed = owner.claimed == Some(base);
         match self.goal {
-            Goal::TakeSession { named, fresh } => {
-                claimed && owner.session.is_some_and(|id| id == fresh || Some(id) == named)
+            Goal::TakeSession { named, fresh, dial } => {
+                let session = owner.session.is_some_and(|id| id == fresh || Some(id) == named);
+                claimed && session && owner.dial == dial
             }
-            Goal::KeepSession { session, epoch } => {
+            Goal::KeepSession { session, epoch, .. } => {
                 let is_current = claimed || owner.claimed.is_none() || owner.epoch == epoch;
                 is_current && owner.session == Some(session)
             }

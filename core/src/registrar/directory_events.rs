@@ -174,13 +174,25 @@ impl Registrar {
         let Some(held) = entry.held.filter(|held| held.modified < revision) else { return };
         let idle = entry.work.is_none();
         match owner {
-            Some(owner) if owner.node != self.me => self.lose(now, subject, owner.epoch),
+            Some(owner) if owner.node != self.me => self.handle_other_owner(now, subject, owner),
             // The attempt in progress will read the record itself.
             _ if !idle => {}
             // An own record with another session comes from a late request of a claim that was undone.
             Some(owner) if owner.session == Some(held.session) && owner.epoch == held.epoch => {}
             _ => self.doubt(now, subject),
         }
+    }
+
+    /// Handles another node's ownership of a session that this node owns as far as is known. If the other node
+    /// has claimed the session for an older connection, the session is registered anew.
+    pub(super) fn handle_other_owner(&mut self, now: Instant, subject: &Subject, owner: Owner) {
+        let Some((entry, index)) = self.table.entry(&mut self.bugs, subject) else { return };
+        let is_older = entry.held.is_some_and(|held| owner.dial.is_behind(held.dial));
+        if is_older && !self.planted.is(Plant::KeepOverridden) {
+            index.set_doubtful(subject, entry, true);
+            return self.advance(now, subject);
+        }
+        self.lose(now, subject, owner.epoch);
     }
 
     /// Gives up a session or room that another node owns now. An epoch that is not above the held one shows a

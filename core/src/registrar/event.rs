@@ -23,6 +23,13 @@ pub enum Decision {
         /// Outcome of the claim.
         outcome: SessionClaim,
     },
+    /// Another node had claimed the session for an older connection. This node has claimed the session again.
+    SessionKept {
+        /// The player.
+        player: Name,
+        /// Epoch of the new claim.
+        epoch: u64,
+    },
     /// Another node owns the session now.
     SessionLost {
         /// The player.
@@ -138,6 +145,8 @@ pub enum SessionClaim {
     Unavailable,
     /// The registry refused the claim.
     Refused,
+    /// The session was claimed for a newer connection of the same client. Nothing was written.
+    Superseded,
 }
 
 /// Content of a room's record: the nodes that have the room, in one term of one epoch.

@@ -8,7 +8,7 @@ use prost::Message as _;
 use skirmish_proto::v1;
 
 use super::event::Reign;
-use crate::base::id::{Name, NodeId, SessionId};
+use crate::base::id::{DialNumber, Name, NodeId, SessionId};
 use crate::registry::{KeyValue, Span};
 
 pub(super) const NODES: &str = "/nodes/";
@@ -56,7 +56,8 @@ impl Subject {
             Self::Session(_) => {
                 let record = v1::SessionRecord::decode(kv.value.clone()).ok()?;
                 let session = Some(SessionId::from_wire(&record.session)?);
-                Some(Owner { session, ..Owner::new(kv, record.node, record.epoch, record.base) })
+                let dial = DialNumber { client: record.client, dial: record.dial };
+                Some(Owner { session, dial, ..Owner::new(kv, record.node, record.epoch, record.base) })
             }
             Self::Room(_) => {
                 let record = v1::RoomRecord::decode(kv.value.clone()).ok()?;
@@ -83,6 +84,8 @@ pub(super) struct Owner {
     pub(super) claimed: Option<u64>,
     /// Of a session's record.
     pub(super) session: Option<SessionId>,
+    /// Of a session's record: connection for which the record was written.
+    pub(super) dial: DialNumber,
     /// Term, backup and state of a room's record.
     pub(super) term: u32,
     pub(super) backup: Option<NodeId>,
@@ -98,6 +101,7 @@ impl Owner {
             modified: kv.modified,
             claimed,
             session: None,
+            dial: DialNumber::default(),
             term: 0,
             backup: None,
             state: RoomState::default(),
@@ -140,9 +144,16 @@ pub(super) fn node_of(key: &[u8]) -> Option<NodeId> {
     (node_key(id) == key).then_some(id)
 }
 
-pub(super) fn session_record(session: SessionId, node: NodeId, epoch: u64, base: u64) -> Bytes {
+pub(super) fn session_record(
+    session: SessionId,
+    dial: DialNumber,
+    node: NodeId,
+    epoch: u64,
+    base: u64,
+) -> Bytes {
     let session = Bytes::copy_from_slice(session.as_bytes());
-    v1::SessionRecord { session, node: node.0, epoch, base }.encode_to_vec().into()
+    let DialNumber { client, dial } = dial;
+    v1::SessionRecord { session, node: node.0, epoch, base, client, dial }.encode_to_vec().into()
 }
 
 /// Fields of a room's record that change while the primary stays.

@@ -30,8 +30,10 @@
 //! After the end of its lease, the node registers everything again under a new lease, in this order. First
 //! the node writes its own record. Then it checks every held room, because another node could claim the room
 //! while this node's record was gone. Only then does the registrar report [`Decision::Serving`]. Sessions
-//! follow in the background, in batches. A session keeps its epoch if its record is unchanged, gets a new
-//! epoch if the record was gone, and is lost ([`Decision::SessionLost`]) if another node owns the record. At
+//! follow in the background, in batches. A session keeps its epoch if its record is unchanged. It gets a
+//! new epoch if the record was gone. It is claimed again ([`Decision::SessionKept`]) if another node has claimed
+//! the session for an older connection of the same client. It is lost ([`Decision::SessionLost`]) if another
+//! node owns the record otherwise. At
 //! the end of the rooms' lease, all rooms are lost, because another node may have been their primary in the
 //! meantime. A room that opens again with the old members is a new life of the room, and the node has to
 //! start it as one.
@@ -76,6 +78,7 @@ pub use self::event::{Anew, Decision, Full, RegistrarStats, Reign, RoomClaim, Se
 pub use self::keys::{node_key, record_owner};
 pub use self::lease_machine::LeaseState;
 
+use self::claim::Goal;
 use self::directory::Directory;
 use self::directory_watch::DirectoryWatch;
 use self::generation::Generation;
@@ -88,7 +91,7 @@ use self::table::{Claim, Table, Task};
 use self::witness::Witness;
 use self::write_check::WriteCheck;
 use crate::base::bug::{Bug, Bugs};
-use crate::base::id::{Name, NodeId, SessionId};
+use crate::base::id::{DialNumber, Name, NodeId, SessionId};
 use crate::base::plant::{Plant, Planted};
 use crate::base::rng::{Rng, Seed};
 use crate::base::time::{Deadline, Instant, Now, Wall};
@@ -294,8 +297,9 @@ impl Registrar {
         self.finish(now);
     }
 
-    /// Claims a player's session from any owner. The session `named` is resumed if the registry holds that
-    /// session; otherwise `fresh` replaces the player's session. Claims and releases of one player are
+    /// Claims a player's session from any owner, for the connection `dial`. The session `named` is resumed if
+    /// the registry holds that session; otherwise `fresh` replaces the player's session. A claim for an older
+    /// connection of the client that has the session is [`SessionClaim::Superseded`]. Claims and releases of one player are
     /// executed in order, one at a time. Every claim gets one answer, with its `token`.
     ///
     /// # Errors
@@ -307,14 +311,40 @@ impl Registrar {
         player: &Name,
         named: Option<SessionId>,
         fresh: SessionId,
+        dial: DialNumber,
     ) -> Result<(), Full> {
         let now = self.observe(now);
         let subject = Subject::Session(player.clone());
         self.reserve_claim(&subject)?;
-        let claim =
-            Claim { serial: self.next_claim, until: now + self.config.claim_timeout, token, named, fresh };
+        let until = now + self.config.claim_timeout;
+        let claim = Claim { serial: self.next_claim, until, token, named, fresh, dial };
         self.claim(now, subject, claim);
         Ok(())
+    }
+
+    /// Notes the newest connection of a session that this node owns. The record is not written.
+    pub fn renew_session(&mut self, player: &Name, dial: DialNumber) {
+        let entry = self.table.entries.get_mut(&Subject::Session(player.clone()));
+        let Some(entry) = entry else { return };
+        if let Some(held) = &mut entry.held {
+            held.dial = dial;
+        }
+        if let Some(Goal::KeepSession { dial: kept, .. }) =
+            entry.work.as_mut().map(|work| &mut work.attempt.goal)
+        {
+            *kept = dial;
+        }
+    }
+
+    /// Reads the record of a session that this node owns: another node is said to have claimed the session.
+    /// [`Decision::SessionLost`] or [`Decision::SessionKept`] follows if this is true.
+    pub fn check_session(&mut self, now: Now, player: &Name) {
+        let now = self.observe(now);
+        let subject = Subject::Session(player.clone());
+        if self.table.entries.get(&subject).is_some_and(|entry| entry.held.is_some()) {
+            self.doubt(now, &subject);
+        }
+        self.finish(now);
     }
 
     /// Releases a player's session. If this node owns the record, the registrar deletes the record and

@@ -300,6 +300,12 @@ impl Registrar {
         }
     }
 
+    pub(super) fn say_kept(&mut self, subject: &Subject, epoch: u64) {
+        if let Subject::Session(player) = subject.clone() {
+            self.decisions.push_back(Decision::SessionKept { player, epoch });
+        }
+    }
+
     pub(super) fn say_lost(&mut self, subject: &Subject, epoch: u64) {
         self.decisions.push_back(match subject.clone() {
             Subject::Session(player) => Decision::SessionLost { player, epoch },

@@ -21,7 +21,7 @@ use super::event::{Full, Reign, RoomClaim};
 use super::keys::{RoomState, Subject};
 use super::table::{Claim, Held, Swap, Task};
 use super::{Decision, Registrar};
-use crate::base::id::{Name, NodeId, SessionId};
+use crate::base::id::{DialNumber, Name, NodeId, SessionId};
 use crate::base::plant::Plant;
 use crate::base::time::{Instant, Now};
 
@@ -66,7 +66,8 @@ impl Registrar {
         self.reserve_claim(&subject)?;
         let none = SessionId([0; 16]);
         let until = now + self.config.claim_timeout;
-        let claim = Claim { serial: self.next_claim, until, token: 0, named: None, fresh: none };
+        let dial = DialNumber::default();
+        let claim = Claim { serial: self.next_claim, until, token: 0, named: None, fresh: none, dial };
         self.claim(now, subject, claim);
         Ok(())
     }

@@ -13,7 +13,7 @@ use super::table::{
 };
 use super::{Decision, Registrar, RoomClaim, SessionClaim};
 use crate::base::id::NodeId;
-use crate::base::plant::Plant;
+use crate::base::plant::{Plant, Planted};
 use crate::base::time::{Duration, Instant};
 use crate::registry::{Answer, Error, Failure, KeyValue, LeaseId, Request, Response};
 
@@ -33,6 +33,8 @@ pub(super) enum ClaimOutcome<'a> {
     Elsewhere(Reign),
     Unavailable,
     Refused,
+    /// The session was claimed for a newer connection of the same client.
+    Superseded,
 }
 
 impl OwnedRecord {
@@ -46,7 +48,7 @@ impl OwnedRecord {
     }
 
     /// Selects the next action for the record.
-    fn next(&mut self, me: NodeId, subject: &Subject, now: Instant) -> NextTask {
+    fn next(&mut self, me: NodeId, subject: &Subject, now: Instant, planted: Planted) -> NextTask {
         if let Some(work) = &self.work {
             return if matches!(self.phase, ServicePhase::Waiting(_)) {
                 NextTask::Wait
@@ -70,19 +72,23 @@ impl OwnedRecord {
                 self.work_on(Attempt::seen(Goal::SwapRoom { epoch, term, primary }, revision), None)
             }
             (Some(Task::Claim(claim)), Some(held)) if is_room => NextTask::Answer(claim, held),
+            (Some(Task::Claim(claim)), Some(held))
+                if claim.dial.is_behind(held.dial) && !planted.is(Plant::DialUncompared) =>
+            {
+                NextTask::Supersede(claim)
+            }
             (Some(Task::Claim(claim)), held) => {
                 let goal = if is_room {
                     Goal::TakeRoom
                 } else {
-                    Goal::TakeSession { named: claim.named, fresh: claim.fresh }
+                    Goal::TakeSession { named: claim.named, fresh: claim.fresh, dial: claim.dial }
                 };
                 let attempt = held.map_or_else(|| Attempt::new(goal), |held| Attempt::held(goal, me, held));
                 self.work_on(attempt, Some(claim))
             }
             (None, Some(held)) if self.doubtful => {
                 // Most uncertain records are gone, so the first attempt assumes an absent record.
-                let goal = Goal::KeepSession { session: held.session, epoch: held.epoch };
-                self.work_on(Attempt::new(goal), None)
+                self.work_on(Attempt::new(held.keep_session()), None)
             }
             (None, Some(held)) if self.room.backup == Some(held.backup) => NextTask::Paired(held),
             (None, Some(held)) if self.room.backup.is_some() || self.room.wanted != self.room.written => {
@@ -119,6 +125,8 @@ enum NextTask {
     Queue(Priority),
     /// Answer a claim of a record that this node owns.
     Answer(Claim, Held),
+    /// Refuse the claim of a session for an older connection than the newest one here.
+    Supersede(Claim),
     /// Answer a swap of a room that this node leads in a later term.
     Swapped(Held),
     /// Give up a room that another node leads by now, and then swap.
@@ -162,10 +170,11 @@ impl Registrar {
             if entry.phase == ServicePhase::Calling {
                 return;
             }
-            match entry.next(self.me, subject, now) {
+            match entry.next(self.me, subject, now, self.planted) {
                 NextTask::Queue(lane) => return index.enqueue(subject, entry, lane),
                 NextTask::Wait => return,
                 NextTask::WaitUntil(at) => return index.set_phase(subject, entry, ServicePhase::Waiting(at)),
+                NextTask::Supersede(claim) => self.answer(subject, claim, ClaimOutcome::Superseded),
                 NextTask::Answer(claim, held) => self.answer(subject, claim, ClaimOutcome::Held(held)),
                 NextTask::Swapped(held) => {
                     let outcome = RoomClaim::Primary(held.reign(self.me));
@@ -228,7 +237,8 @@ impl Registrar {
 
     fn ask(&mut self, now: Instant, subject: &Subject, generation: KnownKey, background: bool) {
         let lease = self.lease_of(subject);
-        let asker = Asker { node: self.me, lease, node_lease: self.node_lease.id(), generation };
+        let (node, node_lease, planted) = (self.me, self.node_lease.id(), self.planted);
+        let asker = Asker { node, lease, node_lease, generation, planted };
         let Some((entry, index)) = self.table.entry(&mut self.bugs, subject) else { return };
         let Some(work) = &mut entry.work else {
             return self.bugs.found("a session or a room without work was in the queue");
@@ -269,8 +279,9 @@ impl Registrar {
         }
         let (node, lease, node_lease) = (self.me, self.lease_of(subject), self.node_lease.id());
         let generation = self.generation.open().filter(|_| !outdated);
-        let asker = generation.map(|generation| Asker { node, lease, node_lease, generation });
-        let Self { table, directory, stats, planted, bugs, .. } = self;
+        let planted = self.planted;
+        let asker = generation.map(|generation| Asker { node, lease, node_lease, generation, planted });
+        let Self { table, directory, stats, bugs, .. } = self;
         let Some((entry, index)) = table.entry(bugs, subject) else { return };
         index.set_phase(subject, entry, ServicePhase::Idle);
         // A late claim that compares with an absent record succeeds again once a later record was deleted.
@@ -339,7 +350,11 @@ impl Registrar {
                     Goal::TakeSession { .. } | Goal::KeepSession { .. } => {}
                     Goal::CheckRoom { .. } | Goal::Drop { .. } => {}
                 }
+                let is_new = entry.held.is_some_and(|known| known.epoch != held.epoch);
                 index.hold(subject, entry, held);
+                if work.attempt.overrides && is_new {
+                    self.say_kept(subject, held.epoch);
+                }
                 if let Some(claim) = work.claim {
                     self.answer(subject, claim, ClaimOutcome::Granted(&work.attempt, held));
                 }
@@ -359,6 +374,12 @@ impl Registrar {
                 }
                 None => self.contest(now, subject, work, owner.epoch),
             },
+            ClaimAnswer::Superseded => {
+                if let Some(claim) = work.claim {
+                    self.answer(subject, claim, ClaimOutcome::Superseded);
+                }
+                self.catch_up(now, subject, revision);
+            }
             ClaimAnswer::Deposed(owner) => {
                 if index.let_go(subject, entry).is_some() {
                     self.say_deposed(subject, owner.reign());
@@ -402,7 +423,7 @@ impl Registrar {
         let newer = entry.report.take_if(|report| report.revision > revision);
         match (newer.map(|report| report.owner), entry.held.is_some()) {
             (Some(Some(owner)), true) if owner.node != self.me => {
-                return self.lose(now, subject, owner.epoch);
+                return self.handle_other_owner(now, subject, owner);
             }
             (Some(_), true) => index.set_doubtful(subject, entry, true),
             (Some(Some(owner)), false) if owner.node == self.me => {
@@ -452,10 +473,7 @@ impl Registrar {
         let Some((entry, index)) = self.table.entry(&mut self.bugs, subject) else { return };
         if was_sent {
             let held = entry.held;
-            let goal = held.map_or(Goal::Drop { held: None }, |held| Goal::KeepSession {
-                session: held.session,
-                epoch: held.epoch,
-            });
+            let goal = held.map_or(Goal::Drop { held: None }, |held| held.keep_session());
             let calling = entry.phase == ServicePhase::Calling;
             entry.work = Some(ClaimAttempt::instead(Attempt::new(goal), calling));
             index.set_doubtful(subject, entry, held.is_some());
@@ -500,6 +518,7 @@ impl Registrar {
                         previous: attempt.previous,
                     },
                     ClaimOutcome::Refused => SessionClaim::Refused,
+                    ClaimOutcome::Superseded => SessionClaim::Superseded,
                     ClaimOutcome::Unavailable => SessionClaim::Unavailable,
                     ClaimOutcome::Held(_) | ClaimOutcome::Elsewhere(..) => {
                         self.bugs.found("the claim of a session has an outcome of a room's");
@@ -515,6 +534,10 @@ impl Registrar {
                     }
                     ClaimOutcome::Elsewhere(reign) => RoomClaim::Elsewhere(reign),
                     ClaimOutcome::Refused | ClaimOutcome::Unavailable => RoomClaim::Unavailable,
+                    ClaimOutcome::Superseded => {
+                        self.bugs.found("the claim of a room has an outcome of a session's");
+                        RoomClaim::Unavailable
+                    }
                 };
                 Decision::Room { room, outcome }
             }

@@ -7,7 +7,7 @@ use super::claim::{Attempt, Goal};
 use super::event::Reign;
 use super::keys::{Owner, RoomState, Subject};
 use crate::base::bug::Bugs;
-use crate::base::id::{NodeId, SessionId};
+use crate::base::id::{DialNumber, NodeId, SessionId};
 use crate::base::time::Instant;
 
 /// State of the node about the record of a session or a room.
@@ -41,8 +41,9 @@ pub(super) struct Held {
     pub(super) backup: Option<NodeId>,
     /// Revision of the last write of the record.
     pub(super) modified: u64,
-    /// Identifier of the session; unused for a room.
+    /// Identifier of the session, and its newest connection; unused for a room.
     pub(super) session: SessionId,
+    pub(super) dial: DialNumber,
 }
 
 /// An attempt under way.
@@ -61,6 +62,12 @@ pub(super) struct ClaimAttempt {
 }
 
 impl Held {
+    /// Returns the goal to keep this session.
+    pub(super) const fn keep_session(&self) -> Goal {
+        let Self { session, epoch, dial, .. } = *self;
+        Goal::KeepSession { session, epoch, dial }
+    }
+
     /// Returns the reign of this node in a room.
     pub(super) const fn reign(&self, primary: NodeId) -> Reign {
         let Self { epoch, term, backup, modified: revision, .. } = *self;
@@ -107,10 +114,11 @@ pub(super) struct Claim {
     pub(super) serial: u64,
     /// Deadline, after which the claim is answered as unavailable.
     pub(super) until: Instant,
-    /// Token of the answer; like the two identifiers below, for claims of sessions only.
+    /// Token of the answer; like the fields below, for claims of sessions only.
     pub(super) token: u64,
     pub(super) named: Option<SessionId>,
     pub(super) fresh: SessionId,
+    pub(super) dial: DialNumber,
 }
 
 /// Last report of a watch about a record.

@@ -54,6 +54,7 @@ pub(super) fn event(shard: &mut Shard, now: Instant, event: Event) -> Option<App
             let trace_id = trace_of(conn);
             info!(%trace_id, %conn, %player, epoch, "session resumed");
         }
+        Event::SessionKept { player, epoch, .. } => info!(%player, epoch, "session registered anew"),
         Event::SessionEnded { player, reason } => match reason {
             v1::Reason::Kicked => info!(target: "audit", %player, "kicked"),
             // No connection is closed for this reason, so the protocol has no word for it.

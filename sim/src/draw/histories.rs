@@ -67,6 +67,7 @@ const HISTORIES: &[DrawnHistory] = &[
         fits: |shape| shape.has_remote_registry() && shape.queues == 0,
         draw: registry_goes_back,
     },
+    DrawnHistory { name: "late hellos", percent: 20, fits: |_| true, draw: late_hellos },
     DrawnHistory { name: "backlogs", percent: 15, fits: |_| true, draw: backlogs },
     DrawnHistory {
         name: "matches left",
@@ -228,6 +229,45 @@ fn rooms_come_and_go(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
             steps.push(Step { at: leaves, action: Action::Say { client, room, count: 2, size: 16 } });
             steps.push(Step { at: leaves, action: Action::Leave { client, room } });
             steps.push(Step { at: comes, action: Action::Join { client, room, history: 0 } });
+        }
+    }
+}
+
+/// A client gives a connection up while its `Hello` is under way, and dials again. The `Hello` arrives
+/// after that of the newer connection. Meanwhile the leases of the nodes may lapse, so that either
+/// node registers the session first.
+fn late_hellos(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
+    shape.latency_us = scale(rng, 50_000, 200_000);
+    shape.jitter_us = pick(rng, &[0, 1_000, shape.latency_us / 4]);
+    (shape.backoff_min_ms, shape.backoff_max_ms) = (10, 60);
+    shape.handshake_ms = 10_000;
+    shape.session_ttl_ms = shape.session_ttl_ms.max(20_000);
+    let (latency, upgrade, lease) = (shape.latency_us, shape.upgrade_us, shape.node_lease_s * 1_000_000);
+    let (nodes, has_remote_registry) = (shape.node_count() as u64, shape.has_remote_registry());
+    for _ in 0..rng.range(2..=6) {
+        let at = rng.range(0..=shape.chaos_ms * 1_000);
+        let client = below(rng, shape.clients);
+        let (one, other) = (below(rng, nodes), below(rng, nodes));
+        let mut then = |at: u64, action: Action| {
+            steps.push(Step { at, action });
+            shape.chaos_ms = shape.chaos_ms.max(at / 1_000 + 1);
+        };
+        then(at, Action::Connect { client });
+        if has_remote_registry && chance(rng, 40) {
+            for node in [one, other] {
+                let at = at + rng.range(0..=2_000_000);
+                then(at, Action::CutRegistry { way: pick(rng, &[0, 1, 2]), node });
+                then(at + rng.range(lease / 2..=lease * 2), Action::HealRegistry { node });
+            }
+        }
+        let mut at = at + scale(rng, 100_000, 4_000_000);
+        for node in [one, pick(rng, &[one, other])] {
+            then(at, Action::Move { client, millis: 1, node });
+            // The `Hello` leaves after the upgrade, which takes two ways.
+            at += latency * 2 + rng.range(0..=upgrade + latency);
+            let millis = signed(scale(rng, 200, 6_000));
+            then(at, Action::Move { client, millis, node: other });
+            at += scale(rng, 500_000, 3_000_000);
         }
     }
 }

@@ -296,6 +296,13 @@ pub enum Observation {
         /// The node's count of writes, before the frame and after.
         written: (u64, u64),
     },
+    /// A client was told that another connection of its player had taken over.
+    TakenOver {
+        /// The client.
+        client_life: ClientLife,
+        /// True if another client, or an earlier life of the client, has said `Hello` for the player.
+        by_another: bool,
+    },
     /// A node began to lead a room.
     Leads {
         /// The node's number, and the life of its process.

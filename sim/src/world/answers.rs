@@ -24,6 +24,10 @@ impl World<'_> {
         let Some(Ok(ToServer::Hello(hello))) = plain(frame, Kind::Hello).map(|f| ToServer::decode(&f)) else {
             return Ok(());
         };
+        if let Some(process) = self.conns.get(&conn).map(|conn| &self.clients[conn.client]) {
+            let greeters = self.greeters.entry(process.player.clone()).or_default();
+            greeters.insert(process.client_life());
+        }
         for cursor in hello.resume.map(|resume| resume.rooms).unwrap_or_default() {
             let room = self.room(&cursor.room);
             self.observe(Observation::Resumes { conn, room })?;

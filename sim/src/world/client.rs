@@ -469,6 +469,12 @@ impl World<'_> {
     /// cause to accuse the other of breaking the protocol. The client's accusation tells which
     /// guarantee the client found broken.
     fn closed(&mut self, client: usize, reason: Reason, message: &str, fault: Option<Fault>) -> Verdict {
+        if reason == Reason::TakenOver {
+            let greeters = self.greeters.get(&self.clients[client].player);
+            let by_another = greeters.is_some_and(|greeters| greeters.len() > 1);
+            let client_life = self.clients[client].client_life();
+            self.observe(Observation::TakenOver { client_life, by_another })?;
+        }
         match reason {
             Reason::ProtocolError | Reason::Incompatible | Reason::Unauthenticated => self.broken(
                 Guarantee::accused(fault),

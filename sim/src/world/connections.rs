@@ -28,9 +28,11 @@ impl World<'_> {
             conn.epoch = epoch;
         }
         let newest = self.newest.entry(player).or_default();
-        if epoch > newest.0 {
+        if epoch >= newest.0 {
             let before = std::mem::replace(newest, (epoch, id)).1;
-            self.release_behind(before);
+            if before != id {
+                self.release_behind(before);
+            }
         } else if epoch < newest.0 {
             self.release_behind(id);
         }

@@ -27,7 +27,7 @@ mod steps;
 mod traffic;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use skirmish_core::id::{Name, NodeId};
 use skirmish_core::plant::{Plant, Planted};
@@ -40,7 +40,7 @@ use crate::draw::generator;
 use crate::history::{Actor, History, Trouble};
 use crate::network::{Conn, NetworkPath, NodeLink, Way};
 use crate::oracle::l1_liveness::{deaf_to, found_out};
-use crate::oracle::{Guarantee, Observation, Oracles, Verdict, Violation};
+use crate::oracle::{ClientLife, Guarantee, Observation, Oracles, Verdict, Violation};
 use crate::rooms::Rooms;
 use crate::scenario::Scenario;
 use client::ClientProcess;
@@ -203,6 +203,8 @@ struct World<'a> {
     next_serial: u64,
     /// The newest epoch of each player's session, with its connection.
     newest: BTreeMap<Name, (u64, u64)>,
+    /// Processes of clients that have said `Hello`, by player: the clients' numbers and lives.
+    greeters: BTreeMap<Name, BTreeSet<ClientLife>>,
     primary_watch: PrimaryWatch,
     /// True if any fault of nodes, links or registry has happened so far.
     faulted: bool,
@@ -286,6 +288,7 @@ impl<'a> World<'a> {
             author: None,
             next_serial: 1,
             newest: BTreeMap::new(),
+            greeters: BTreeMap::new(),
             primary_watch: PrimaryWatch::default(),
             faulted: false,
             healed: None,

@@ -353,6 +353,12 @@ impl World<'_> {
                 self.lets_in(node)?;
                 self.hold(node, conn, player, epoch);
             }
+            Event::SessionKept { conn, player, epoch } => {
+                self.coverage.hit("session registered anew");
+                if let Some(conn) = conn {
+                    self.hold(node, conn, player, epoch);
+                }
+            }
             Event::SessionEnded { player, reason } => {
                 self.coverage.hit("session ended");
                 if reason == v1::Reason::Unspecified {

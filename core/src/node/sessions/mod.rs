@@ -1,8 +1,8 @@
 //! The sessions of a node: a player's presence on the server, with a connection or without (rows S1,
 //! R2).
 //!
-//! A session outlives its connections. Each connection that takes the session raises the session's
-//! epoch, and only the newest may write (guarantee G7).
+//! A session outlives its connections, and only the newest may write (guarantee G7). A client numbers
+//! its connections, so the newest is known whichever `Hello` arrives first.
 
 mod membership;
 mod session;
@@ -16,7 +16,7 @@ use hashbrown::HashMap;
 
 use crate::base::agenda::Agenda;
 use crate::base::bug::Bugs;
-use crate::base::id::{ConnId, Name, SessionId};
+use crate::base::id::{ConnId, DialNumber, Name, SessionId};
 use crate::base::keyed_hasher::KeyedHasher;
 use crate::base::plant::{Plant, Planted};
 use crate::base::rng::Seed;
@@ -29,7 +29,7 @@ use crate::room::Room;
 use membership::Owed;
 
 pub(super) use membership::Membership;
-pub(super) use session::{Attachment, Session, client_epoch, revision};
+pub(super) use session::{Attachment, Newcomer, Session};
 
 /// The sessions of a node, by key and by player. Names of players come from strangers, so their hash
 /// is keyed from the node's seed.
@@ -151,8 +151,14 @@ impl Sessions {
         }
     }
 
+    /// Returns true if the player's session has had a newer connection of the same client.
+    pub(super) fn had_newer(&self, player: &Name, dial: DialNumber) -> bool {
+        let session = self.of_player(player).and_then(|session| self.get(session));
+        session.is_some_and(|session| dial.is_behind(session.dial()))
+    }
+
     /// Finds the session that a `Hello` names, for a client that knows epoch `newest`. `registered`
-    /// is the revision at which the node has registered the player's session, if it has.
+    /// is the epoch with which the node has registered the player's session, if it has.
     pub(super) fn find(
         &self,
         player: &Name,
@@ -166,14 +172,14 @@ impl Sessions {
         };
         // Only this node tells of the epoch with which it has registered the session anew; an epoch in
         // between may be that of a node that had the session before.
-        if newest <= session.welcomed() || Some(newest) == registered.map(client_epoch) {
+        if newest <= session.epoch() || Some(newest) == registered {
             Known::Here(key)
         } else {
             Known::Outdated(key)
         }
     }
 
-    /// Adds a session without a connection, claimed at a revision. `None` if the table is full. The
+    /// Adds a session without a connection, claimed with an epoch. `None` if the table is full. The
     /// player must not have a session here.
     pub(super) fn insert(&mut self, id: SessionId, player: &Name, epoch: u64) -> Option<Key> {
         let key = self.slab.insert(Session::new(id, player.clone(), epoch))?;
@@ -182,7 +188,7 @@ impl Sessions {
         Some(key)
     }
 
-    /// Registers a claim of a session at a higher revision. Returns the rooms that must hear of the
+    /// Registers a claim of a session with a higher epoch. Returns the rooms that must hear of the
     /// claim.
     pub(super) fn raise(&mut self, bugs: &mut Bugs, session: Key, epoch: u64) -> Vec<Key> {
         let Some(session) = self.slab.get_mut(session) else {
@@ -198,8 +204,7 @@ impl Sessions {
         &mut self,
         bugs: &mut Bugs,
         session: Key,
-        conn: ConnId,
-        number: u64,
+        newcomer: Newcomer,
         registered: Option<u64>,
         resumed: bool,
     ) -> Option<Attachment> {
@@ -207,7 +212,7 @@ impl Sessions {
             bugs.found("a session that is gone is given to a connection");
             return None;
         };
-        let attachment = session.attach(conn, number, registered, resumed)?;
+        let attachment = session.attach(newcomer, registered, resumed)?;
         self.stats.detached -= usize::from(attachment.old.is_none());
         self.stats.takeovers += u64::from(attachment.old.is_some());
         self.stats.resumes += u64::from(!attachment.is_new);
@@ -323,6 +328,15 @@ impl Sessions {
         let memberships = &mut self.slab.get_mut(session)?.memberships;
         let at = memberships.iter().position(|membership| membership.room == room)?;
         Some(memberships.remove(at))
+    }
+
+    /// Ends a membership that a room has taken for one on another node.
+    pub(super) fn drop_membership(&mut self, session: Key, room: Key) {
+        if self.end_membership(session, room).is_some()
+            && let Some(session) = self.slab.get_mut(session)
+        {
+            session.dropped = true;
+        }
     }
 
     /// Takes out all memberships of a session.

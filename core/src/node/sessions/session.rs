@@ -6,28 +6,27 @@ use sha2::{Digest as _, Sha256};
 
 use super::membership::Membership;
 use crate::base::agenda::Booking;
-use crate::base::id::{ConnId, Name, SessionId};
+use crate::base::id::{ConnId, DialNumber, Name, SessionId};
 use crate::base::slab::Key;
 use crate::base::time::Instant;
-
-/// Connections of a session on one node that its `Welcome`s tell apart.
-const ATTACHES: u64 = 1 << 12;
 
 /// A session.
 #[derive(Debug)]
 pub(in crate::node) struct Session {
     id: SessionId,
     player: Name,
-    /// Revision at which this node claimed the session: fences other nodes.
+    /// Epoch with which this node has claimed the session: fences other nodes.
     epoch: u64,
-    /// Revision at which the session was registered when it got its newest connection: that of the
+    /// Epoch with which the session was registered when it got its newest connection: that of the
     /// claim, or a later one if the node's lease had ended in between.
     registered: u64,
-    /// Number of connections that the session had on this node, [`ATTACHES`] at most: the newest
-    /// fences the others.
-    attached: u64,
-    /// Number of the newest connection among those of the node.
-    newest: u64,
+    /// True once the session has had a connection on this node.
+    attached: bool,
+    /// The newest connection: its number among those of the client, and among those of the node.
+    dial: DialNumber,
+    number: u64,
+    /// True if a room has taken a membership of the session for one on another node.
+    pub(super) dropped: bool,
     /// The connection that may write.
     conn: Option<ConnId>,
     /// Time at which the session ends, while it has no connection.
@@ -46,6 +45,16 @@ pub(in crate::node) struct Session {
     pub(super) served: usize,
 }
 
+/// A connection that is to have a session.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::node) struct Newcomer {
+    pub(in crate::node) conn: ConnId,
+    /// Number of the connection among those of its client.
+    pub(in crate::node) dial: DialNumber,
+    /// Number of the connection among those of the node.
+    pub(in crate::node) number: u64,
+}
+
 /// A connection that a session has from now on.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::node) struct Attachment {
@@ -53,22 +62,24 @@ pub(in crate::node) struct Attachment {
     pub(in crate::node) old: Option<ConnId>,
     /// True if the session had no connection before, on any node.
     pub(in crate::node) is_new: bool,
-    /// Revision at which the session is registered.
+    /// Epoch with which the session is registered.
     pub(in crate::node) registered: u64,
-    /// Epoch that the client is told.
+    /// Epoch with which the session was claimed, which the client is told.
     pub(in crate::node) epoch: u64,
 }
 
 impl Session {
-    /// A session without a connection, claimed at a revision.
+    /// A session without a connection, claimed with an epoch.
     pub(super) fn new(id: SessionId, player: Name, epoch: u64) -> Self {
         Self {
             id,
             player,
             epoch,
             registered: epoch,
-            attached: 0,
-            newest: 0,
+            attached: false,
+            dial: DialNumber::default(),
+            number: 0,
+            dropped: false,
             conn: None,
             expires: None,
             booking: Booking::default(),
@@ -98,12 +109,22 @@ impl Session {
         self.registered
     }
 
+    pub(in crate::node) const fn dial(&self) -> DialNumber {
+        self.dial
+    }
+
     pub(in crate::node) const fn conn(&self) -> Option<ConnId> {
         self.conn
     }
 
     pub(in crate::node) const fn replica(&self) -> u64 {
         self.replica
+    }
+
+    /// Returns true if a room has taken a membership for one on another node, since the session got
+    /// its newest connection.
+    pub(in crate::node) const fn has_lost_memberships(&self) -> bool {
+        self.dropped
     }
 
     pub(in crate::node) fn memberships(&self) -> &[Membership] {
@@ -115,37 +136,34 @@ impl Session {
         self.memberships.iter().map(|membership| membership.room).collect()
     }
 
-    /// Returns the epoch in the last `Welcome` of the client.
-    pub(super) const fn welcomed(&self) -> u64 {
-        client_epoch(self.epoch).saturating_add(self.attached)
-    }
-
     // Changes.
 
-    /// Registers a claim at a higher revision.
+    /// Registers a claim with a higher epoch.
     pub(super) const fn raise(&mut self, epoch: u64) {
         self.epoch = epoch;
     }
 
-    /// Gives the session to a connection, the node's `number`-th, with the revision at which the
-    /// session is registered now, if it is. Returns `None` if the session has a newer connection:
-    /// the `Hello` arrived late.
+    /// Gives the session to a connection. `registered` is the epoch with
+    /// which the session is registered now, if it is. Returns `None` if the session has a newer
+    /// connection: the `Hello` arrived late.
     pub(super) fn attach(
         &mut self,
-        conn: ConnId,
-        number: u64,
+        newcomer: Newcomer,
         registered: Option<u64>,
         resumed: bool,
     ) -> Option<Attachment> {
-        if number < self.newest {
+        let Newcomer { conn, dial, number } = newcomer;
+        // Only connections without numbers of the client are compared by those of the node.
+        let unnumbered = !dial.is_numbered() && !self.dial.is_numbered();
+        if dial.is_behind(self.dial) || unnumbered && number < self.number {
             return None;
         }
-        let is_new = self.attached == 0 && !resumed;
-        self.newest = number;
-        self.attached = (self.attached + 1).min(ATTACHES - 1);
+        let is_new = !self.attached && !resumed;
+        (self.attached, self.dropped) = (true, false);
+        (self.dial, self.number) = (dial, number);
         self.registered = self.registered.max(self.epoch).max(registered.unwrap_or(0));
         self.expires = None;
-        let (registered, epoch) = (self.registered, self.welcomed());
+        let (registered, epoch) = (self.registered, self.epoch);
         Some(Attachment { old: self.conn.replace(conn), is_new, registered, epoch })
     }
 
@@ -161,15 +179,4 @@ fn replica_of(session: SessionId) -> u64 {
     let digest =
         Sha256::new().chain_update(b"skirmish.v1 replica").chain_update(session.as_bytes()).finalize();
     digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
-}
-
-/// Returns the epoch that a client is told for the revision at which its session was registered: above
-/// every epoch of an earlier revision, and below every one of a later.
-pub(in crate::node) const fn client_epoch(revision: u64) -> u64 {
-    revision.saturating_mul(ATTACHES)
-}
-
-/// Returns the revision of an epoch that a client was told.
-pub(in crate::node) const fn revision(client_epoch: u64) -> u64 {
-    client_epoch / ATTACHES
 }

@@ -9,6 +9,10 @@ fn conn(slot: u32) -> ConnId {
     ConnId::from_key(Key { slot, generation: 0 })
 }
 
+fn newcomer(slot: u32, dial: DialNumber, number: u64) -> Newcomer {
+    Newcomer { conn: conn(slot), dial, number }
+}
+
 fn at(micros: u64) -> Instant {
     Instant::from_micros(micros)
 }
@@ -24,37 +28,74 @@ fn table() -> (Sessions, Key, Bugs) {
     (sessions, key, Bugs::new())
 }
 
+/// The number of a connection of client `client`.
+fn dial(client: u64, dial: u64) -> DialNumber {
+    DialNumber { client, dial }
+}
+
 #[test]
-fn the_newest_connection_has_the_session_whichever_hello_comes_first() {
+fn the_newest_connection_of_a_client_has_the_session_whichever_hello_comes_first() {
     let (mut sessions, key, mut bugs) = table();
     assert_eq!((sessions.stats().detached, sessions.conn(key)), (1, None));
-    let first = sessions.attach(&mut bugs, key, conn(1), 5, Some(10), false).unwrap();
+    let first = sessions.attach(&mut bugs, key, newcomer(1, dial(7, 2), 5), Some(10), false).unwrap();
     assert_eq!((first.old, first.is_new, first.registered), (None, true, 10));
-    let second = sessions.attach(&mut bugs, key, conn(2), 6, Some(12), true).unwrap();
+    assert!(sessions.had_newer(&ann(), dial(7, 1)) && !sessions.had_newer(&ann(), dial(7, 3)));
+    let second = sessions.attach(&mut bugs, key, newcomer(2, dial(7, 4), 4), Some(12), true).unwrap();
     assert_eq!((second.old, second.is_new, second.registered), (Some(conn(1)), false, 12));
-    assert!(first.epoch < second.epoch && second.epoch < client_epoch(11));
-    assert_eq!(sessions.attach(&mut bugs, key, conn(3), 4, Some(12), true), None, "its Hello was late");
+    assert_eq!((first.epoch, second.epoch), (10, 10));
+    assert_eq!(
+        sessions.attach(&mut bugs, key, newcomer(3, dial(7, 3), 6), Some(12), true),
+        None,
+        "its Hello was late"
+    );
     let stats = sessions.stats();
     assert_eq!((stats.detached, stats.takeovers, stats.resumes), (0, 1, 1));
     assert_eq!(sessions.detach(&mut bugs, key, conn(1), at(50)), None, "it has lost the session already");
     assert_eq!(sessions.detach(&mut bugs, key, conn(2), at(50)), Some(ann()));
     assert_eq!((sessions.next_timer(), sessions.stats().detached), (Some((at(50), key)), 1));
+    assert_eq!(
+        sessions.attach(&mut bugs, key, newcomer(4, dial(7, 1), 7), Some(12), true),
+        None,
+        "it is remembered"
+    );
+}
+
+#[test]
+fn of_two_clients_the_later_hello_has_the_session() {
+    let (mut sessions, key, mut bugs) = table();
+    for (number, dial) in
+        [(5, dial(7, 9)), (4, dial(8, 1)), (3, dial(7, 1)), (2, dial(0, 0)), (1, dial(7, 1))]
+    {
+        assert!(!sessions.had_newer(&ann(), dial));
+        assert!(
+            sessions.attach(&mut bugs, key, newcomer(1, dial, number), Some(10), true).is_some(),
+            "{dial:?}"
+        );
+    }
+}
+
+#[test]
+fn connections_without_numbers_of_the_client_are_compared_by_those_of_the_node() {
+    let (mut sessions, key, mut bugs) = table();
+    let mut attach = |number| {
+        sessions.attach(&mut bugs, key, newcomer(1, DialNumber::default(), number), Some(10), true).is_some()
+    };
+    assert_eq!([5, 4, 6].map(&mut attach), [true, false, true]);
 }
 
 #[test]
 fn a_session_goes_on_here_unless_its_client_knows_of_a_later_one() {
     let (mut sessions, key, mut bugs) = table();
-    let attachment = sessions.attach(&mut bugs, key, conn(1), 1, Some(10), false).unwrap();
     let named = Some(SessionId([3; 16]));
-    let find = |newest, registered| sessions.find(&ann(), named, newest, registered);
-    assert_eq!(find(attachment.epoch, None), Known::Here(key));
-    assert_eq!(find(attachment.epoch + 1, None), Known::Outdated(key));
+    let find = |sessions: &Sessions, newest| sessions.find(&ann(), named, newest, Some(15));
+    assert_eq!([9, 10].map(|newest| find(&sessions, newest)), [Known::Here(key); 2]);
+    assert_eq!(find(&sessions, 11), Known::Outdated(key));
     // The node has registered the session anew, and nobody else has told of that.
-    assert_eq!(find(client_epoch(15), Some(15)), Known::Here(key));
-    assert_eq!(find(client_epoch(14), Some(15)), Known::Outdated(key));
+    assert_eq!([14, 15].map(|newest| find(&sessions, newest)), [Known::Outdated(key), Known::Here(key)]);
+    assert!(sessions.raise(&mut bugs, key, 14).is_empty());
+    assert_eq!(find(&sessions, 14), Known::Here(key));
     assert_eq!(sessions.find(&ann(), Some(SessionId([4; 16])), 0, None), Known::No);
     assert_eq!(sessions.find(&Name::new("bob").unwrap(), named, 0, None), Known::No);
-    assert_eq!(revision(attachment.epoch), 10);
 }
 
 #[test]

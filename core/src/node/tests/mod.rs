@@ -4,6 +4,7 @@ mod admission;
 mod bugs;
 mod clock;
 mod cluster;
+mod dials;
 mod interleavings;
 mod late;
 mod limits;
@@ -312,7 +313,6 @@ fn the_newest_connection_wins_and_the_old_one_cannot_write() {
     let new = world.accept("a");
     let (welcome, _) = world.hello(new, Some(old.resume(1)));
     assert!(welcome.resumed);
-    assert_eq!(welcome.epoch % 4096, 2, "the second connection here");
     world.say(&mut old, "from the grave");
     assert_eq!(said(&world.received(b.conn)), []);
     assert_eq!(goodbye(&world.received(old.conn)), Some(v1::Reason::TakenOver));

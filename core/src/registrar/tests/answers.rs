@@ -95,7 +95,7 @@ proptest! {
             let (place, fresh) = (round % 5, session(1));
             let player = name(["p", "q", "r", "s", "t"][place]);
             match rng.range(0..=4) {
-                0 => bench.registrar.claim_session(bench.now, 1, &player, None, fresh).unwrap(),
+                0 => bench.registrar.claim_session(bench.now, 1, &player, None, fresh, DialNumber::default()).unwrap(),
                 1 => bench.registrar.release_session(bench.now, &player),
                 2 => bench.registrar.claim_room(bench.now, &player).unwrap(),
                 3 => bench.registrar.release_room(bench.now, &player),

@@ -24,7 +24,7 @@ fn a_node_that_has_no_key_in_common_with_those_before_it_does_not_register_until
     assert!(!bench.registrar.may_serve(bench.now.instant) && bench.get(NODE).is_none());
     assert_eq!(bench.registrar.foreign_node().map(|(id, _)| id), Some(OTHER));
     assert_eq!(bench.registry.leases(), 0);
-    bench.registrar.claim_session(bench.now, 1, &name("p"), None, session(1)).unwrap();
+    bench.registrar.claim_session(bench.now, 1, &name("p"), None, session(1), DialNumber::default()).unwrap();
     bench.collect();
     bench.pass(3_000, Fate::Done);
     assert!(bench.get("/sessions/player:p").is_none());

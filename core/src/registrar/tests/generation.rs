@@ -15,7 +15,7 @@ const KEY: &str = "/generation";
 fn holding() -> (Bench, Snapshot, u64) {
     let mut bench = Bench::serving();
     let copy = bench.registry.snapshot();
-    bench.registrar.claim_session(bench.now, 1, &name("p"), None, session(1)).unwrap();
+    bench.registrar.claim_session(bench.now, 1, &name("p"), None, session(1), DialNumber::default()).unwrap();
     bench.registrar.claim_room(bench.now, &name("r")).unwrap();
     bench.collect();
     bench.settle();

@@ -16,7 +16,10 @@ use crate::registry::{Delete, LeaseId, Put, RegistryOp, Request, Span};
 const NODE: &str = "/nodes/000000000000000a";
 
 fn hold_session(bench: &mut Bench, player: &str) -> u64 {
-    bench.registrar.claim_session(bench.now, 1, &name(player), None, session(1)).unwrap();
+    bench
+        .registrar
+        .claim_session(bench.now, 1, &name(player), None, session(1), DialNumber::default())
+        .unwrap();
     bench.collect();
     bench.settle();
     bench.take();
@@ -133,7 +136,8 @@ fn a_session_that_another_node_took_meanwhile_is_lost() {
     bench.take();
     let ids = bench.watch_ids();
     ids.iter().for_each(|id| bench.registry.unwatch(*id));
-    let epoch = bench.put("/sessions/player:p", session_record(session(1), OTHER, 0, 0));
+    let epoch =
+        bench.put("/sessions/player:p", session_record(session(1), DialNumber::default(), OTHER, 0, 0));
     bench.pass(5_000, Fate::Done);
     assert_eq!(bench.take(), [Decision::Serving, Decision::SessionLost { player: name("p"), epoch }]);
     assert_eq!(bench.get("/sessions/player:p").unwrap().modified, epoch);
@@ -198,14 +202,14 @@ fn the_record_is_refreshed_when_something_is_new_and_not_too_often() {
 #[test]
 fn claims_wait_for_the_registration_and_are_unavailable_if_it_takes_too_long() {
     let mut bench = Bench::new(RegistrarConfig::default());
-    bench.registrar.claim_session(bench.now, 1, &name("p"), None, session(1)).unwrap();
+    bench.registrar.claim_session(bench.now, 1, &name("p"), None, session(1), DialNumber::default()).unwrap();
     bench.registrar.claim_room(bench.now, &name("r")).unwrap();
     bench.collect();
     bench.pass(5_000, Fate::Unavailable);
     let room = Decision::Room { room: name("r"), outcome: RoomClaim::Unavailable };
     let player = Decision::Session { token: 1, player: name("p"), outcome: SessionClaim::Unavailable };
     assert_eq!(bench.take(), [player, room]);
-    bench.registrar.claim_session(bench.now, 2, &name("p"), None, session(1)).unwrap();
+    bench.registrar.claim_session(bench.now, 2, &name("p"), None, session(1), DialNumber::default()).unwrap();
     bench.collect();
     bench.pass(3_000, Fate::Done);
     let decisions = bench.take();
@@ -260,7 +264,7 @@ fn directories_are_read_page_by_page_and_watched_from_the_revision_of_the_read()
 fn the_end_is_graceful() {
     let mut bench = Bench::serving();
     hold_session(&mut bench, "p");
-    bench.registrar.claim_session(bench.now, 2, &name("q"), None, session(1)).unwrap();
+    bench.registrar.claim_session(bench.now, 2, &name("q"), None, session(1), DialNumber::default()).unwrap();
     bench.collect();
     bench.registrar.stop(bench.now);
     bench.collect();
@@ -271,7 +275,7 @@ fn the_end_is_graceful() {
     assert_eq!(bench.registry.leases(), 0);
     assert_eq!(bench.registrar.leases(), [LeaseState::Idle; 2]);
     assert_eq!(bench.registrar.poll_timeout(), None);
-    bench.registrar.claim_session(bench.now, 3, &name("q"), None, session(1)).unwrap();
+    bench.registrar.claim_session(bench.now, 3, &name("q"), None, session(1), DialNumber::default()).unwrap();
     bench.collect();
     assert!(matches!(
         bench.take()[..],
@@ -286,7 +290,10 @@ fn nodes_that_lose_their_leases_together_do_not_register_sessions_again_together
     for seed in 0..20 {
         let mut bench = Bench::seeded(RegistrarConfig::default(), [seed; 32]);
         bench.pass(1_000, Fate::Done);
-        bench.registrar.claim_session(bench.now, 1, &name("p"), None, session(1)).unwrap();
+        bench
+            .registrar
+            .claim_session(bench.now, 1, &name("p"), None, session(1), DialNumber::default())
+            .unwrap();
         bench.collect();
         bench.settle();
         bench.now.instant = bench.now.instant + Duration::from_secs(30);
@@ -321,7 +328,10 @@ fn many_sessions_are_registered_again_in_batches() {
     let players: Vec<Name> = (0..20_000).map(|i| name(&format!("p{i}"))).collect();
     for group in players.chunks(4_000) {
         for player in group {
-            bench.registrar.claim_session(bench.now, 1, player, None, session(1)).unwrap();
+            bench
+                .registrar
+                .claim_session(bench.now, 1, player, None, session(1), DialNumber::default())
+                .unwrap();
         }
         bench.collect_unchecked();
         while !bench.calls.is_empty() {

@@ -14,7 +14,17 @@ use crate::registry::{Delete, Request, Span};
 const KEY: &str = "/sessions/player:p";
 
 fn claim(bench: &mut Bench, token: u64, named: Option<u8>, fresh: u8) {
-    bench.registrar.claim_session(bench.now, token, &name("p"), named.map(session), session(fresh)).unwrap();
+    bench
+        .registrar
+        .claim_session(
+            bench.now,
+            token,
+            &name("p"),
+            named.map(session),
+            session(fresh),
+            DialNumber::default(),
+        )
+        .unwrap();
     bench.collect();
 }
 
@@ -49,7 +59,7 @@ fn a_session_that_another_program_writes_over_with_a_low_epoch_is_lost_at_its_ne
     claim(&mut bench, 1, None, 1);
     bench.settle();
     let epoch = bench.registrar.holds_session(&name("p")).unwrap();
-    let theirs = bench.put(KEY, session_record(session(2), OTHER, 1, 0));
+    let theirs = bench.put(KEY, session_record(session(2), DialNumber::default(), OTHER, 1, 0));
     bench.take();
     bench.pass(1_000, Fate::Done);
     assert_eq!(bench.take(), [], "the store may have gone back");
@@ -63,7 +73,7 @@ fn a_session_that_another_program_writes_over_with_a_low_epoch_is_lost_at_its_ne
 fn a_session_is_taken_over_and_goes_on_if_it_is_the_one_that_is_named() {
     for (named, resumed) in [(Some(5), true), (Some(6), false), (None, false)] {
         let mut bench = Bench::serving();
-        let before = bench.put(KEY, session_record(session(5), OTHER, 0, 0));
+        let before = bench.put(KEY, session_record(session(5), DialNumber::default(), OTHER, 0, 0));
         claim(&mut bench, 1, named, 1);
         bench.settle();
         let epoch = bench.registry.revision();
@@ -108,7 +118,7 @@ fn an_unheard_answer_is_read_from_the_record() {
     for taken in [false, true] {
         let mut bench = Bench::serving();
         if taken {
-            bench.put(KEY, session_record(session(5), OTHER, 0, 0));
+            bench.put(KEY, session_record(session(5), DialNumber::default(), OTHER, 0, 0));
         }
         claim(&mut bench, 1, Some(5), 1);
         if taken {
@@ -126,11 +136,11 @@ fn an_unheard_answer_is_read_from_the_record() {
 #[test]
 fn a_take_over_that_came_too_late_sees_who_was_first() {
     let mut bench = Bench::serving();
-    bench.put(KEY, session_record(session(5), OTHER, 0, 0));
+    bench.put(KEY, session_record(session(5), DialNumber::default(), OTHER, 0, 0));
     claim(&mut bench, 1, Some(5), 1);
     bench.step(Fate::Done);
     let third = NodeId(0xC);
-    bench.put(KEY, session_record(session(6), third, 0, 0));
+    bench.put(KEY, session_record(session(6), DialNumber::default(), third, 0, 0));
     bench.settle();
     let epoch = bench.registry.revision();
     assert_eq!(bench.take(), [granted(1, 1, epoch, false, Some(third))], "not the session that was named");
@@ -142,7 +152,7 @@ fn another_nodes_claim_is_told_by_the_watch_however_late_it_is() {
     claim(&mut bench, 1, None, 1);
     bench.settle();
     bench.take();
-    let epoch = bench.put(KEY, session_record(session(1), OTHER, 0, 0));
+    let epoch = bench.put(KEY, session_record(session(1), DialNumber::default(), OTHER, 0, 0));
     bench.news();
     assert_eq!(bench.take(), [Decision::SessionLost { player: name("p"), epoch }]);
     assert_eq!(bench.registrar.holds_session(&name("p")), None);
@@ -155,7 +165,7 @@ fn another_nodes_claim_is_told_by_the_watch_however_late_it_is() {
 #[test]
 fn news_from_before_the_claim_do_not_take_it_away() {
     let mut bench = Bench::serving();
-    bench.put(KEY, session_record(session(5), OTHER, 0, 0));
+    bench.put(KEY, session_record(session(5), DialNumber::default(), OTHER, 0, 0));
     claim(&mut bench, 1, None, 1);
     while bench.step(Fate::Done) {}
     assert_eq!(bench.take().len(), 1);
@@ -173,7 +183,7 @@ fn news_that_overtake_the_answer_are_not_forgotten() {
     };
     let response = bench.ask(&request);
     let granted_at = response.revision;
-    let epoch = bench.put(KEY, session_record(session(7), OTHER, 0, 0));
+    let epoch = bench.put(KEY, session_record(session(7), DialNumber::default(), OTHER, 0, 0));
     bench.news();
     assert_eq!(bench.take(), []);
     bench.tell(id, Ok(response));
@@ -269,7 +279,10 @@ fn a_record_that_vanished_is_written_again_with_a_new_epoch() {
 fn a_compacted_watch_is_made_up_for_by_reading() {
     let mut bench = Bench::serving();
     for (token, player) in [(1, "p"), (2, "q"), (3, "r")] {
-        bench.registrar.claim_session(bench.now, token, &name(player), None, session(1)).unwrap();
+        bench
+            .registrar
+            .claim_session(bench.now, token, &name(player), None, session(1), DialNumber::default())
+            .unwrap();
         bench.collect();
     }
     bench.settle();
@@ -277,7 +290,7 @@ fn a_compacted_watch_is_made_up_for_by_reading() {
     // The watches miss every change from here on.
     let ids = bench.watch_ids();
     ids.iter().for_each(|id| bench.registry.unwatch(*id));
-    let epoch = bench.put(KEY, session_record(session(5), OTHER, 0, 0));
+    let epoch = bench.put(KEY, session_record(session(5), DialNumber::default(), OTHER, 0, 0));
     bench.ask(&Request::Delete(Delete::of(Span::one(Bytes::from_static(b"/sessions/player:q")))));
     let oldest = bench.registry.revision();
     for id in ids {
@@ -299,11 +312,125 @@ fn more_claims_than_may_wait_are_refused() {
     bench.settle();
     let mut outcomes = Vec::new();
     for (token, player) in [(1, "p"), (2, "q"), (3, "r")] {
-        outcomes.push(bench.registrar.claim_session(bench.now, token, &name(player), None, session(1)));
+        outcomes.push(bench.registrar.claim_session(
+            bench.now,
+            token,
+            &name(player),
+            None,
+            session(1),
+            DialNumber::default(),
+        ));
     }
     assert_eq!(outcomes, [Ok(()), Ok(()), Err(Full)]);
     bench.collect();
     bench.settle();
     bench.registrar.claim_room(bench.now, &name("room")).unwrap();
     assert_eq!(bench.registrar.claim_room(bench.now, &name("other")), Err(Full), "three keys are there");
+}
+
+/// Connection `dial` of client 7.
+const fn numbered(dial: u64) -> DialNumber {
+    DialNumber { client: 7, dial }
+}
+
+fn claim_for(bench: &mut Bench, token: u64, dial: DialNumber) {
+    let fresh = session(u8::try_from(token).unwrap());
+    bench.registrar.claim_session(bench.now, token, &name("p"), Some(session(5)), fresh, dial).unwrap();
+    bench.collect();
+}
+
+#[test]
+fn a_claim_for_an_older_connection_than_the_records_is_superseded_and_writes_nothing() {
+    let superseded = Decision::Session { token: 1, player: name("p"), outcome: SessionClaim::Superseded };
+    for (dial, wins) in [
+        (numbered(3), false),
+        (numbered(4), true),
+        (numbered(5), true),
+        (DialNumber { client: 8, dial: 1 }, true),
+        (DialNumber::default(), true),
+    ] {
+        let mut bench = Bench::serving();
+        let before = bench.put(KEY, session_record(session(5), numbered(4), OTHER, 0, 0));
+        claim_for(&mut bench, 1, dial);
+        bench.settle();
+        let record = bench.get(KEY).unwrap();
+        if wins {
+            assert_eq!(bench.take(), [granted(1, 5, record.modified, true, Some(OTHER))], "{dial:?}");
+            let record = v1::SessionRecord::decode(record.value).unwrap();
+            assert_eq!(DialNumber { client: record.client, dial: record.dial }, dial);
+        } else {
+            assert_eq!((bench.take(), record.modified), (vec![superseded.clone()], before), "{dial:?}");
+            assert_eq!(bench.registrar.holds_session(&name("p")), None);
+        }
+    }
+}
+
+#[test]
+fn a_claim_for_an_older_connection_than_one_of_this_node_is_superseded() {
+    let mut bench = Bench::serving();
+    claim_for(&mut bench, 1, numbered(2));
+    bench.settle();
+    let epoch = bench.registrar.holds_session(&name("p")).unwrap();
+    bench.registrar.renew_session(&name("p"), numbered(4));
+    claim_for(&mut bench, 2, numbered(3));
+    bench.settle();
+    let superseded = Decision::Session { token: 2, player: name("p"), outcome: SessionClaim::Superseded };
+    assert_eq!(bench.take(), [granted(1, 1, epoch, false, None), superseded]);
+    assert_eq!(record(&mut bench), Some((ME, 1, epoch)));
+}
+
+#[test]
+fn a_session_that_is_claimed_elsewhere_for_an_older_connection_is_claimed_again() {
+    for (late, kept) in
+        [(numbered(3), true), (numbered(5), false), (DialNumber { client: 8, dial: 1 }, false)]
+    {
+        let mut bench = Bench::serving();
+        claim_for(&mut bench, 1, numbered(2));
+        bench.settle();
+        bench.take();
+        // The record does not say so: the connection was welcomed without a claim.
+        bench.registrar.renew_session(&name("p"), numbered(4));
+        let theirs = bench.put(KEY, session_record(session(9), late, OTHER, 0, 0));
+        bench.pass(3_000, Fate::Done);
+        if kept {
+            let epoch = bench.registrar.holds_session(&name("p")).unwrap();
+            assert!(epoch > theirs);
+            assert_eq!(bench.take(), [Decision::SessionKept { player: name("p"), epoch }], "{late:?}");
+            assert_eq!(record(&mut bench), Some((ME, 1, epoch)));
+        } else {
+            assert_eq!(bench.take(), [Decision::SessionLost { player: name("p"), epoch: theirs }]);
+            assert_eq!(record(&mut bench), Some((OTHER, 9, theirs)), "{late:?}");
+        }
+    }
+}
+
+#[test]
+fn a_session_is_claimed_again_although_the_answer_is_lost_and_its_newer_connection_came_late() {
+    let mut bench = Bench::serving();
+    claim_for(&mut bench, 1, numbered(2));
+    bench.settle();
+    bench.take();
+    bench.put(KEY, session_record(session(9), numbered(3), OTHER, 0, 0));
+    bench.registrar.check_session(bench.now, &name("p"));
+    // The node asks for dial 2; then dial 4 resumes here.
+    bench.registrar.renew_session(&name("p"), numbered(4));
+    bench.collect();
+    bench.step(Fate::Done);
+    bench.step(Fate::Unheard);
+    bench.pass(3_000, Fate::Done);
+    let epoch = bench.registrar.holds_session(&name("p")).unwrap();
+    assert_eq!(bench.take(), [Decision::SessionKept { player: name("p"), epoch }]);
+    assert_eq!(record(&mut bench), Some((ME, 1, epoch)));
+}
+
+#[test]
+fn a_session_that_nobody_else_has_claimed_passes_a_check() {
+    let mut bench = Bench::serving();
+    claim_for(&mut bench, 1, numbered(2));
+    bench.settle();
+    bench.take();
+    let before = bench.get(KEY);
+    bench.registrar.check_session(bench.now, &name("p"));
+    bench.pass(3_000, Fate::Done);
+    assert_eq!((bench.take(), bench.get(KEY)), (vec![], before));
 }

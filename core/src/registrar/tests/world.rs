@@ -14,7 +14,7 @@ use self::fault::{Fate, Faults};
 use self::oracle::Oracle;
 use self::reigns::Reigns;
 use super::bench::name;
-use crate::base::id::{NodeId, SessionId};
+use crate::base::id::{DialNumber, NodeId, SessionId};
 use crate::base::rng::Rng;
 use crate::base::time::{Instant, Now, Wall};
 use crate::registrar::{Registrar, RegistrarConfig, Reign};
@@ -350,7 +350,9 @@ impl World {
         let now = node.now(self.at);
         match what {
             0..=2 => {
-                node.registrar.claim_session(now, token, &player, named, fresh).unwrap();
+                node.registrar
+                    .claim_session(now, token, &player, named, fresh, DialNumber::default())
+                    .unwrap();
                 self.oracle.claimed_session(node.id, token);
             }
             3 => node.registrar.release_session(now, &player),

@@ -96,7 +96,7 @@ fn a_refusal_is_known_within_seconds_without_a_claim_and_so_is_its_end() {
 fn a_refused_claim_brings_the_check_forward() {
     let mut bench = Bench::serving();
     bench.pass(10_000, Fate::Done);
-    bench.registrar.claim_session(bench.now, 1, &name("p"), None, session(1)).unwrap();
+    bench.registrar.claim_session(bench.now, 1, &name("p"), None, session(1), DialNumber::default()).unwrap();
     bench.collect();
     bench.pass_refused(0, FULL);
     assert_eq!(bench.failure(), Some(FULL));
@@ -107,7 +107,7 @@ fn a_refused_claim_brings_the_check_forward() {
 #[test]
 fn a_claim_that_is_refused_for_what_is_in_it_is_no_refusal_of_writes() {
     let mut bench = Bench::serving();
-    bench.registrar.claim_session(bench.now, 1, &name("p"), None, session(1)).unwrap();
+    bench.registrar.claim_session(bench.now, 1, &name("p"), None, session(1), DialNumber::default()).unwrap();
     bench.collect();
     let Some(RegistryCommand::Request { id, .. }) = bench.calls.pop_front() else {
         panic!("a claim is asked for")

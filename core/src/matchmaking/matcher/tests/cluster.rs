@@ -306,7 +306,13 @@ impl Cluster {
 
     pub(super) fn claim(&mut self, player: &Name, index: usize, epoch: u64) -> u64 {
         let node = &self.nodes[index];
-        let record = v1::SessionRecord { session: vec![1; 16].into(), node: node.id.0, epoch, base: 0 };
+        let record = v1::SessionRecord {
+            session: vec![1; 16].into(),
+            node: node.id.0,
+            epoch,
+            base: 0,
+            ..v1::SessionRecord::default()
+        };
         let put = Put::new(keys::session(player), encode(&record), node.lease);
         self.ask(&Request::Put(put)).revision
     }

@@ -311,7 +311,13 @@ fn a_ticket_that_is_lost_with_its_lease_is_queued_again() {
 fn a_session_that_was_written_again_is_the_same() {
     let mut c = cluster(1, &[("ann", 0)]);
     let epoch = c.nodes[0].sessions[&name("ann")];
-    let record = v1::SessionRecord { session: vec![1; 16].into(), node: c.nodes[0].id.0, epoch, base: 0 };
+    let record = v1::SessionRecord {
+        session: vec![1; 16].into(),
+        node: c.nodes[0].id.0,
+        epoch,
+        base: 0,
+        ..v1::SessionRecord::default()
+    };
     let put = Put::new(keys::session(&name("ann")), encode(&record), c.nodes[0].lease);
     c.ask(&Request::Put(put));
     c.queue("ann", alone("duel"));

@@ -106,6 +106,11 @@ impl Oracle {
                     );
                 }
             }
+            Decision::SessionKept { player, epoch } => {
+                self.rises((node, true, player.clone()), epoch);
+                let before = self.epochs.insert((true, player.clone(), epoch), node);
+                assert_eq!(before, None, "{node}: epoch {epoch} of {player} was granted before");
+            }
             Decision::SessionLost { player, epoch } => {
                 let held = self.held.get(&(node, player.clone())).copied();
                 assert!(held.is_none_or(|held| held < epoch), "{player} was lost to an older one");
