@@ -1,5 +1,6 @@
 //! Sessions that move from one node to another (G2, G3, G5, G7).
 
+use skirmish_core::client::ClientConfig;
 use skirmish_core::wire::encode;
 use skirmish_io::client::{Event, Outcome};
 use skirmish_proto::v1::{Kind, Leave, Metadata, Reason, Resume, RoomCursor};
@@ -121,4 +122,25 @@ async fn a_player_who_comes_anew_at_another_node_ends_the_old_session() {
         assert!(!late.hello(Some(resume.clone())).await.resumed);
     }
     new.closed(Reason::TakenOver, 1008).await;
+}
+
+#[tokio::test]
+async fn a_player_of_a_killed_node_is_at_another_node_at_once() {
+    let mut nodes = Nodes::start(3).await;
+    let others = [nodes.url(1), nodes.url(2)];
+    // With the waits of production, and connected for long enough to be dialled at once.
+    let config = ClientConfig::default();
+    let healthy = config.backoff_max;
+    let mut alice = Player::join(builder(&nodes.url(0), "alice").config(config).nodes(others), "arena").await;
+    tokio::time::sleep(healthy + healthy / 10).await;
+    let mut home = 0;
+    while metric(nodes.nodes[home].admin, "skirmish_sessions").await != Some(1) {
+        home = (home + 1) % nodes.nodes.len();
+    }
+    nodes.kill(home).await;
+    let told = |event: &Event| match event {
+        Event::Session { resumed, lost, .. } => Some((*resumed, *lost)),
+        _ => None,
+    };
+    assert_eq!(alice.until("to be welcomed elsewhere", told).await, (true, false));
 }

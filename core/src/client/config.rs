@@ -15,7 +15,9 @@ pub struct ClientConfig {
     /// writes to a room's state. Empty by default; then these writes are refused as
     /// [`BadName`](super::CommandError::BadName).
     pub player: String,
-    /// Minimum wait before another dial (row R1). Default 500 ms.
+    /// Minimum wait before another dial (row R1). Default 500 ms. After the loss of a connection that
+    /// was ready for at least [`Self::backoff_max`], the wait is from 0 to half of the minimum, unless
+    /// the server asks for a wait.
     pub backoff_min: Duration,
     /// Maximum wait before another dial, unless the server asks for a longer wait. Default 3 s.
     pub backoff_max: Duration,

@@ -267,16 +267,28 @@ impl Client {
         }
     }
 
-    /// Drops the connection. The client dials again after the back-off. Has no effect if the
-    /// connection was given up meanwhile.
+    /// Drops the connection. The client dials again after the back-off, or almost at once after the
+    /// loss of a healthy connection. Has no effect if the connection was given up meanwhile.
     fn lose(&mut self, retry_after: Duration) {
         if self.state.after(StateTransition::Lost).is_none() {
             return;
         }
+        let was_healthy = self.was_healthy();
         self.drop_link();
-        let wait = self.backoff.next(&mut self.rng, retry_after);
+        let wait = if was_healthy && retry_after.is_zero() {
+            // Clients that lost the same server do not come back at the same moment.
+            self.rng.duration(Duration::ZERO..=self.config.backoff_min / 2)
+        } else {
+            self.backoff.next(&mut self.rng, retry_after)
+        };
         self.retry_at = self.now + wait;
         self.step(StateTransition::Lost);
+    }
+
+    /// Returns true if the connection lasted for at least the longest back-off since it was ready. So
+    /// dials at once are never more frequent than those after back-offs.
+    fn was_healthy(&self) -> bool {
+        self.state == ClientState::Connected && self.now.since(self.entered) >= self.config.backoff_max
     }
 
     /// Gives the connection up. The client does not dial again by itself.

@@ -222,6 +222,24 @@ fn waits_follow_what_the_server_asks_for() {
 }
 
 #[test]
+fn after_a_healthy_connection_the_first_dial_is_at_once_and_the_next_after_a_back_off() {
+    let wait = |script: &Script| script.client.poll_timeout().unwrap().at - script.now.instant;
+    let ms = Duration::from_millis;
+    for (lived, waits) in [(2_999, ms(500)..=ms(1_000)), (3_000, ms(0)..=ms(250))] {
+        let mut script = Script::connected();
+        script.sleep(ms(lived));
+        script.client.handle_disconnected(script.now);
+        script.drain();
+        assert!(waits.contains(&wait(&script)), "{lived}: {:?}", wait(&script));
+        script.sleep_to_deadline();
+        assert_eq!(script.client.state(), ClientState::Connecting);
+        script.client.handle_disconnected(script.now);
+        script.drain();
+        assert!((ms(500)..=ms(2_000)).contains(&wait(&script)), "{:?}", wait(&script));
+    }
+}
+
+#[test]
 fn connect_cuts_the_back_off_short() {
     let mut script = Script::connected();
     script.client.handle_disconnected(script.now);
