@@ -250,6 +250,13 @@ impl Config {
         self.sessions.ttl + self.connections.linger + self.heartbeat.longest_stall()
     }
 
+    /// Returns the time for which a session without a connection can be resumed, even if its node
+    /// dies meanwhile and the registry lives.
+    #[must_use]
+    pub fn promised_absence(&self) -> Duration {
+        self.sessions.ttl.min(self.registrar.outlives())
+    }
+
     /// Checks that the numbers fit each other.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use skirmish_tests::player::{Player, builder, heard};
 use skirmish_tests::process::Process;
 use skirmish_tests::socket::{Socket, say};
 
-use crate::nodes::Nodes;
+use crate::nodes::{Nodes, is_about};
 use crate::valve::Valve;
 
 #[tokio::test]
@@ -143,4 +143,23 @@ async fn a_player_of_a_killed_node_is_at_another_node_at_once() {
         _ => None,
     };
     assert_eq!(alice.until("to be welcomed elsewhere", told).await, (true, false));
+}
+
+#[tokio::test]
+async fn a_player_that_was_away_when_its_node_was_killed_resumes_its_session_at_another_node() {
+    let mut nodes = Nodes::start(2).await;
+    // Another player, so that the other node is the room's primary.
+    let mut bob = Socket::open(nodes.nodes[1].address, "bob").await;
+    bob.join("arena").await;
+    let (alice, resume) = member(&nodes.nodes[0], "arena").await;
+    drop(alice);
+    let dead = nodes.nodes[0].node.clone();
+    nodes.kill(0).await;
+    nodes.nodes[0].logged("the death", |line| is_about(line, "node down", &dead)).await;
+    let mut back = Socket::connect(nodes.nodes[0].address, "alice").await;
+    let welcome = back.hello(Some(resume.clone())).await;
+    assert!(welcome.resumed && welcome.session == resume.session, "{welcome:?}");
+    back.say("arena", 2, "back").await;
+    assert_eq!(bob.said().await.body, "first".as_bytes());
+    assert_eq!(bob.said().await.body, "back".as_bytes());
 }

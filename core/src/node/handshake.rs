@@ -190,7 +190,7 @@ impl Node {
             epoch,
             resumed,
             heartbeat_ms: inbound::millis(self.config.heartbeat.interval),
-            session_ttl_ms: inbound::millis(self.config.sessions.ttl),
+            session_ttl_ms: inbound::millis(self.config.promised_absence()),
             tombstone_horizon_ms: inbound::millis(self.config.rooms.tombstone_horizon),
             limits: Some(self.limits()),
             seal_key,

@@ -7,9 +7,9 @@ use crate::base::time::Duration;
 /// Configuration of a [`super::Registrar`]. [`Default`] is fit for production.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegistrarConfig {
-    /// Time to live of the lease for the node's record and its sessions, in whole seconds. Default: 10 s.
+    /// Time to live of the lease for the node's record, in whole seconds. Default: 10 s.
     pub node_ttl: Duration,
-    /// Time to live of the lease for rooms (row M1), in whole seconds. Default: 60 s.
+    /// Time to live of the lease for sessions and rooms (row M1), in whole seconds. Default: 60 s.
     pub room_ttl: Duration,
     /// Share of a time to live that the node does not rely on, in percent. Covers a registry's clock that
     /// runs faster than the node's, and a pause between a look at the clock and the action that follows.
@@ -46,6 +46,12 @@ pub struct RegistrarConfig {
 }
 
 impl RegistrarConfig {
+    /// Returns the shortest time for which the records of sessions and rooms outlive a node that dies: the
+    /// lease is renewed after a third of its time to live.
+    pub(crate) fn outlives(&self) -> Duration {
+        self.room_ttl * 2 / 3
+    }
+
     /// Waits before a retry.
     pub(super) fn backoff(&self) -> Spread {
         Spread::new(self.backoff_min, self.backoff_max)

@@ -21,7 +21,9 @@
 //!
 //! # Leases
 //!
-//! The node's record and its sessions are attached to one lease, its rooms to another one that lasts longer.
+//! The node's record is attached to one lease, its sessions and rooms to another one that lasts longer. So the
+//! session of a player that was away when its node died can still be resumed at another node. A claim of a
+//! session never waits for the end of a lease.
 //! `lease_machine.rs` has the machine and `transitions.txt` its graph. A lease surely lives from the time at
 //! which its last acknowledged request (grant or keep-alive) was *sent*, for its time to live less a margin.
 //! After that time the node stops ([`Decision::NotServing`]), even with requests in flight, and keeps asking:
@@ -33,10 +35,9 @@
 //! follow in the background, in batches. A session keeps its epoch if its record is unchanged. It gets a
 //! new epoch if the record was gone. It is claimed again ([`Decision::SessionKept`]) if another node has claimed
 //! the session for an older connection of the same client. It is lost ([`Decision::SessionLost`]) if another
-//! node owns the record otherwise. At
-//! the end of the rooms' lease, all rooms are lost, because another node may have been their primary in the
-//! meantime. A room that opens again with the old members is a new life of the room, and the node has to
-//! start it as one.
+//! node owns the record otherwise. At the end of the longer lease, all rooms are lost, because another node may
+//! have been their primary in the meantime, and sessions are registered again. A room that opens again with the
+//! old members is a new life of the room, and the node has to start it as one.
 //!
 //! # Writes
 //!

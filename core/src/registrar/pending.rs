@@ -13,9 +13,9 @@ use crate::registry::{Answer, Failure, LeaseId, Response};
 /// Selects one of the two leases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Which {
-    /// Lease of the node's record and its sessions.
+    /// Lease of the node's record.
     Node,
-    /// Lease of the node's rooms.
+    /// Lease of the node's sessions and rooms.
     Room,
 }
 
@@ -129,7 +129,7 @@ impl Registrar {
                 self.table.background -= usize::from(background);
                 let outdated = registration != self.presence.registration()
                     || key_changes != self.generation.key_changes()
-                    || lease != self.lease_of(&subject);
+                    || lease != self.held_lease();
                 self.handle_answer(now, &subject, lease, outdated, outcome);
             }
         }

@@ -96,18 +96,14 @@ impl Presence {
 }
 
 impl Registrar {
-    /// Returns the lease that the record of a session or a room is attached to.
-    pub(super) const fn lease_of(&self, subject: &Subject) -> LeaseId {
-        match subject {
-            Subject::Session(_) => self.node_lease.id(),
-            Subject::Room(_) => self.room_lease.id(),
-        }
+    /// Returns the lease that the records of sessions and rooms are attached to.
+    pub(super) const fn held_lease(&self) -> LeaseId {
+        self.room_lease.id()
     }
 
-    /// Returns true if requests about a session or a room may be sent.
-    pub(super) const fn can_ask(&self, subject: &Subject) -> bool {
-        let room = matches!(subject, Subject::Room(_));
-        self.node_lease.is_registered() && (!room || self.room_lease.is_registered())
+    /// Returns true if requests about sessions and rooms may be sent.
+    pub(super) const fn can_ask(&self) -> bool {
+        self.node_lease.is_registered() && self.room_lease.is_registered()
     }
 
     /// Returns true if the node may read the store or register in it: the node takes part in the store's
@@ -289,7 +285,8 @@ impl Registrar {
         }
     }
 
-    /// Gives up all rooms if their lease is over.
+    /// Gives up all rooms if their lease is over. The records of sessions are gone too, and are written
+    /// again under the next lease.
     fn lose_rooms(&mut self, now: Instant) {
         if self.room_lease.lost == self.presence.room_losses {
             return;
@@ -298,6 +295,8 @@ impl Registrar {
         for (room, held) in self.held(|subject, _| matches!(subject, Subject::Room(_))) {
             self.give_up(now, &room, held.epoch);
         }
+        self.again_at = now + self.rng.duration(Duration::ZERO..=self.config.jitter);
+        self.doubt_everything(now);
     }
 
     pub(super) fn say_kept(&mut self, subject: &Subject, epoch: u64) {

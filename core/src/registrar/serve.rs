@@ -221,7 +221,7 @@ impl Registrar {
                 Priority::Again => !is_full && !is_early,
             };
             let Some((lane, subject)) = self.table.take_first(&mut self.bugs, may_go) else { return };
-            if self.can_ask(&subject) {
+            if self.can_ask() {
                 self.ask(now, &subject, generation, lane != Priority::Urgent);
             } else if let Some((entry, index)) = self.table.entry(&mut self.bugs, &subject) {
                 index.set_phase(&subject, entry, ServicePhase::Parked);
@@ -236,7 +236,7 @@ impl Registrar {
     }
 
     fn ask(&mut self, now: Instant, subject: &Subject, generation: KnownKey, background: bool) {
-        let lease = self.lease_of(subject);
+        let lease = self.held_lease();
         let (node, node_lease, planted) = (self.me, self.node_lease.id(), self.planted);
         let asker = Asker { node, lease, node_lease, generation, planted };
         let Some((entry, index)) = self.table.entry(&mut self.bugs, subject) else { return };
@@ -277,7 +277,7 @@ impl Registrar {
         if !outdated && found.is_some_and(|found| self.handle_found_generation(now, found)) {
             return;
         }
-        let (node, lease, node_lease) = (self.me, self.lease_of(subject), self.node_lease.id());
+        let (node, lease, node_lease) = (self.me, self.held_lease(), self.node_lease.id());
         let generation = self.generation.open().filter(|_| !outdated);
         let planted = self.planted;
         let asker = generation.map(|generation| Asker { node, lease, node_lease, generation, planted });

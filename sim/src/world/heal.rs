@@ -213,13 +213,17 @@ impl World<'_> {
         }
         for (key, owner, epoch) in records {
             let node = self.nodes.iter().find_map(|node| node.machine.as_ref().filter(|m| m.id() == owner));
+            let is_room = key.starts_with("/rooms/");
+            // A session outlives its node, until its lease ends.
+            if node.is_none() && !is_room {
+                continue;
+            }
             let held = node.and_then(|node| match key.strip_prefix("/sessions/player:") {
                 Some(player) => node.session_epoch(player),
                 None => node.leads(key.strip_prefix("/rooms/")?.strip_suffix("/state")?),
             });
             // A session that was registered again after the loss of its node's lease has a newer
             // epoch in the registry than the node uses.
-            let is_room = key.starts_with("/rooms/");
             if !held.is_some_and(|held| held == epoch || !is_room && held < epoch) {
                 let guarantee = if is_room { Guarantee::Primary } else { Guarantee::Fence };
                 return self.broken(

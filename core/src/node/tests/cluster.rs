@@ -62,6 +62,13 @@ impl Cluster {
         Self::with(count, Config::default())
     }
 
+    /// Nodes whose leases end together.
+    pub(super) fn with_short_leases(count: usize) -> Self {
+        let mut config = Config::default();
+        config.registrar.room_ttl = config.registrar.node_ttl;
+        Self::with(count, config)
+    }
+
     pub(super) fn with(count: usize, config: Config) -> Self {
         Self::planted(count, config, Planted::default())
     }
@@ -259,11 +266,11 @@ impl Cluster {
         self.unregistered.clear();
     }
 
-    /// Keeps nodes from the registry until their leases have ended. Then all except `still` reach
+    /// Keeps nodes from the registry until both their leases have ended. Then all except `still` reach
     /// the registry and register anew.
     pub(super) fn lapse(&mut self, nodes: &[usize], still: &[usize]) {
         self.unregistered = nodes.to_vec();
-        self.advance(Duration::from_secs(15));
+        self.advance(self.config.registrar.room_ttl + Duration::from_secs(5));
         self.unregistered = still.to_vec();
         self.advance(Duration::from_secs(8));
     }

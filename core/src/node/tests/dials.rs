@@ -125,3 +125,29 @@ fn a_client_resumes_the_rooms_that_a_late_hello_has_taken() {
     let told = cluster.received(&back);
     assert!(matches!(&told[..], [ToClient::Welcome(welcome), ToClient::Joined(_), ..] if welcome.resumed));
 }
+
+#[test]
+fn a_player_that_was_away_when_its_node_died_resumes_at_another_node_as_long_as_promised() {
+    for away in [12_000, 39_999] {
+        let mut cluster = Cluster::new(2);
+        let mut bob = cluster.join(1, "bob");
+        let ann = cluster.join(0, "ann");
+        let ToClient::Welcome(welcome) = &ann.told[0] else { panic!("no Welcome: {:?}", ann.told) };
+        assert_eq!(welcome.session_ttl_ms, 40_000);
+        // The node dies just before it would have renewed its leases.
+        cluster.advance(Duration::from_millis(2_900));
+        let now = cluster.now;
+        cluster.node(0).handle_closed(now, ann.conn);
+        cluster.kill(0);
+        cluster.say(&mut bob, "meanwhile");
+        cluster.advance(Duration::from_millis(away));
+        let mut back = cluster.connect(1, "ann", ann.resume());
+        assert!(matches!(&back.told[0], ToClient::Welcome(welcome) if welcome.resumed), "{away}");
+        let resumed = |m: &ToClient| matches!(m, ToClient::Joined(joined) if joined.resumed);
+        assert!(back.told.iter().any(resumed), "{away}: {:?}", back.told);
+        assert_eq!(said(&back.told).len(), 1, "{away}");
+        back.said = ann.said;
+        cluster.say(&mut back, "here");
+        assert!(cluster.heard(&mut bob).contains(&"here".into()));
+    }
+}

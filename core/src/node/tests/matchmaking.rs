@@ -7,7 +7,17 @@ use alloc::string::String;
 use crate::matchmaking::QueueConfig;
 
 fn cluster() -> Cluster {
+    configured(Config::default())
+}
+
+/// Nodes whose leases end together, so that sessions end with the tickets of their node.
+fn cluster_with_short_leases() -> Cluster {
     let mut config = Config::default();
+    config.registrar.room_ttl = config.registrar.node_ttl;
+    configured(config)
+}
+
+fn configured(mut config: Config) -> Cluster {
     let name = |name| Name::new(name).unwrap();
     config.matchmaking.queues = vec![QueueConfig::new(name("duel"), 2, 1, vec![name("eu")])];
     let mut cluster = Cluster::with(3, config);
@@ -324,7 +334,7 @@ fn a_ticket_is_taken_back_and_an_unknown_queue_is_refused() {
 
 #[test]
 fn a_ticket_that_was_lost_with_the_lease_is_back_when_its_player_says_so() {
-    let mut cluster = cluster();
+    let mut cluster = cluster_with_short_leases();
     let mut ann = cluster.connect(0, "ann", None);
     search(&mut cluster, &ann, 0);
     assert_eq!(states(&cluster.received(&ann)), [v1::TicketState::Waiting]);
@@ -350,8 +360,24 @@ fn a_ticket_that_was_lost_with_the_lease_is_back_when_its_player_says_so() {
 }
 
 #[test]
-fn a_node_that_had_the_session_before_does_not_speak_of_tickets_from_memory() {
+fn a_ticket_that_was_lost_with_its_nodes_lease_is_back_if_the_session_was_not_claimed() {
     let mut cluster = cluster();
+    let ann = cluster.connect(0, "ann", None);
+    search(&mut cluster, &ann, 0);
+    let session = cluster.get("/sessions/player:ann");
+    cluster.unregistered = vec![0];
+    cluster.advance(Duration::from_secs(15));
+    assert!(cluster.get("/match/queue/ann").is_none());
+    cluster.unregistered = vec![];
+    cluster.advance(Duration::from_secs(8));
+    assert!(cluster.get("/match/queue/ann").is_some());
+    assert_eq!(lost(&cluster.received(&ann)), None);
+    assert_eq!(cluster.get("/sessions/player:ann"), session);
+}
+
+#[test]
+fn a_node_that_had_the_session_before_does_not_speak_of_tickets_from_memory() {
+    let mut cluster = cluster_with_short_leases();
     let ann = cluster.connect(0, "ann", None);
     // The session moves to node 1, but neither ann nor node 0 hears of that.
     cluster.unregistered = vec![0];

@@ -408,7 +408,7 @@ fn a_hello_that_is_late_does_not_take_the_session_from_a_newer_connection() {
 
 #[test]
 fn a_node_that_registers_a_session_anew_does_not_know_where_it_was() {
-    let mut cluster = Cluster::new(2);
+    let mut cluster = Cluster::with_short_leases(2);
     let ann = cluster.connect(0, "ann", None);
     // The session is at node 1, while node 0 does not reach the registry until both leases have
     // ended.

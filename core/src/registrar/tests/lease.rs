@@ -116,8 +116,8 @@ fn everything_is_registered_afresh_after_a_lease_was_lost() {
     let mut bench = Bench::serving();
     let epoch = hold_session(&mut bench, "p");
     let before = lease(&mut bench);
-    bench.pass(20_000, Fate::Unavailable);
-    assert_eq!(lease(&mut bench), None);
+    bench.pass(70_000, Fate::Unavailable);
+    assert_eq!((lease(&mut bench), bench.registry.leases()), (None, 0));
     bench.take();
     bench.pass(5_000, Fate::Done);
     assert_eq!(bench.take(), [Decision::Serving]);
@@ -125,7 +125,26 @@ fn everything_is_registered_afresh_after_a_lease_was_lost() {
     let now = bench.registrar.holds_session(&name("p")).unwrap();
     assert!(now > epoch, "the record was gone");
     let kv = bench.get("/sessions/player:p").unwrap();
-    assert_eq!((kv.modified, kv.lease), (now, lease(&mut bench)));
+    assert_eq!(kv.modified, now);
+    assert!(kv.lease.is_some() && kv.lease != lease(&mut bench), "it has the longer lease");
+}
+
+#[test]
+fn a_session_outlives_the_lease_of_its_node() {
+    let mut bench = Bench::serving();
+    let epoch = hold_session(&mut bench, "p");
+    let before = bench.get("/sessions/player:p");
+    bench.pass(20_000, Fate::Unavailable);
+    assert_eq!((lease(&mut bench), bench.get("/sessions/player:p")), (None, before.clone()));
+    bench.take();
+    bench.pass(5_000, Fate::Done);
+    assert_eq!(bench.take(), [Decision::Serving]);
+    assert_eq!(bench.registrar.holds_session(&name("p")), Some(epoch));
+    assert_eq!(bench.get("/sessions/player:p"), before);
+    // As long as it is promised, even if the node dies just before it renews its leases.
+    let outlives = RegistrarConfig::default().outlives();
+    bench.registry.handle_timeout(bench.now.instant + outlives);
+    assert_eq!(bench.get("/sessions/player:p"), before);
 }
 
 #[test]
@@ -148,6 +167,7 @@ fn a_session_whose_record_outlived_the_registration_keeps_its_epoch() {
     let mut bench = Bench::serving();
     let epoch = hold_session(&mut bench, "p");
     let before = lease(&mut bench);
+    let record = bench.get("/sessions/player:p");
     delete(&mut bench, NODE);
     bench.news();
     assert_eq!(bench.take(), [Decision::NotServing], "somebody deleted the node's record");
@@ -155,10 +175,9 @@ fn a_session_whose_record_outlived_the_registration_keeps_its_epoch() {
     assert_eq!(bench.take(), [Decision::Serving]);
     let after = lease(&mut bench);
     assert!(after.is_some() && after != before);
-    let kv = bench.get("/sessions/player:p").unwrap();
-    assert_eq!((kv.lease, bench.registrar.holds_session(&name("p"))), (after, Some(epoch)));
-    bench.pass(30_000, Fate::Done);
-    assert!(bench.get("/sessions/player:p").is_some(), "it does not go with the old lease");
+    assert_eq!(bench.registrar.holds_session(&name("p")), Some(epoch));
+    bench.pass(100_000, Fate::Done);
+    assert_eq!(bench.get("/sessions/player:p"), record, "it does not go with the old lease");
 }
 
 #[test]
@@ -296,7 +315,7 @@ fn nodes_that_lose_their_leases_together_do_not_register_sessions_again_together
             .unwrap();
         bench.collect();
         bench.settle();
-        bench.now.instant = bench.now.instant + Duration::from_secs(30);
+        bench.now.instant = bench.now.instant + Duration::from_secs(70);
         bench.registry.handle_timeout(bench.now.instant);
         bench.registrar.handle_timeout(bench.now);
         // Runs until the node is registered again, and then until the session is.
@@ -344,7 +363,7 @@ fn many_sessions_are_registered_again_in_batches() {
     }
     assert_eq!(bench.registrar.stats().sessions, 20_000);
     bench.take();
-    bench.now.instant = bench.now.instant + Duration::from_secs(30);
+    bench.now.instant = bench.now.instant + Duration::from_secs(70);
     bench.registry.handle_timeout(bench.now.instant);
     bench.registrar.handle_timeout(bench.now);
     assert_eq!(bench.registry.keys(), 1, "that of the generation");
