@@ -85,6 +85,8 @@ pub enum Output {
         node: NodeId,
         /// Address from that node's record in the registry: "host:port".
         address: String,
+        /// Time after which the dial has failed, if no connection is made until then.
+        limit: Duration,
     },
     /// Call `poll_link_transmit` for this link until that returns `None` or the socket is full.
     WakeLink(LinkId),

@@ -94,6 +94,12 @@ impl Node {
 
     // Commands.
 
+    /// Notes that a room is followed at a node.
+    pub(super) fn follow(&mut self, now: Now, node: NodeId, room: Key) {
+        let (peers, mut cx) = self.linking(now);
+        peers.follow(&mut cx, node, room);
+    }
+
     /// Ends a link from this side.
     pub(super) fn drop_link(&mut self, now: Now, key: Key, why: LinkClosure) {
         let (peers, mut cx) = self.linking(now);

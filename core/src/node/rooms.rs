@@ -271,7 +271,7 @@ impl Node {
             RoomEffect::Unread { link } => self.peers.unread(link, room),
             RoomEffect::Gap { link } => self.drop_link(now, link, LinkClosure::Gap),
             RoomEffect::Follow { node } => {
-                self.peers.follow(now.instant, node, room);
+                self.follow(now, node, room);
                 if let Some(link) = self.peers.link_to(node) {
                     self.late_room_input(now, room, RoomInput::Linked { link, node });
                 }

@@ -290,7 +290,6 @@ impl ServerBuilder {
                 #[cfg(not(madsim))]
                 tls: mutual_tls,
                 insecure: config.cluster.insecure,
-                dial_timeout: core.links.handshake_timeout,
                 frame_bytes: core.links.frame_bytes,
             },
             #[cfg(not(madsim))]

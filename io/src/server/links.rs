@@ -9,15 +9,15 @@ use std::io;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use skirmish_core::id::{LinkId, NodeId};
+use skirmish_core::id::LinkId;
 use skirmish_core::wire::{Decoder, WireError};
 use tokio::io::{AsyncReadExt as _, AsyncWrite as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::accept::{Accepted, Acceptor};
+use super::shard::LinkDial;
 use super::stream::ServerStream;
 use super::{Handle, logging};
 use crate::rounds::within;
@@ -39,8 +39,6 @@ pub(super) struct Settings {
     /// True if a link over an address that is not loopback may be without TLS.
     #[cfg_attr(madsim, allow(dead_code, reason = "TLS is not simulated"))]
     pub(super) insecure: bool,
-    /// Maximum time of a dial.
-    pub(super) dial_timeout: Duration,
     /// Largest frame, in bytes.
     pub(super) frame_bytes: usize,
 }
@@ -58,8 +56,8 @@ pub(super) async fn serve(listener: Option<TcpListener>, server: Handle) {
         };
         tokio::select! {
             biased;
-            (node, address) = server.0.shared.next_dial() => {
-                tokio::spawn(dial(server.clone(), node, address));
+            to = server.0.shared.next_dial() => {
+                tokio::spawn(dial(server.clone(), to));
             }
             Accepted { stream, address, .. } = accepted => {
                 // From now on the node counts the link, and has a deadline for it.
@@ -75,8 +73,9 @@ pub(super) async fn serve(listener: Option<TcpListener>, server: Handle) {
 }
 
 /// Connects to another node, and serves the link.
-async fn dial(server: Handle, node: NodeId, address: String) {
-    let connected = match within(server.0.links.dial_timeout, connect(&server.0.links, &address)).await {
+async fn dial(server: Handle, to: LinkDial) {
+    let LinkDial { node, address, limit } = to;
+    let connected = match within(limit, connect(&server.0.links, &address)).await {
         Ok(connected) => connected,
         Err(_) => Err(io::ErrorKind::TimedOut.into()),
     };
@@ -85,12 +84,14 @@ async fn dial(server: Handle, node: NodeId, address: String) {
             let link = server.0.shared.command(|shard, now| shard.link(now, node, address.clone()));
             match link {
                 Some(link) => serve_link(&server, stream, link).await,
-                None => logging::dial_failed(node, &address, &"there is no place for another link"),
+                None => server.0.shared.command(|shard, _| {
+                    logging::dial_failed(shard, node, &address, "there is no place for another link");
+                }),
             }
         }
         Err(error) => {
-            logging::dial_failed(node, &address, &error);
             server.0.shared.command(|shard, now| {
+                logging::dial_failed(shard, node, &address, &error.to_string());
                 shard.link_errors.insert(node, error.to_string());
                 shard.node.handle_dial_failed(now, node);
             });

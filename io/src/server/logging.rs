@@ -294,8 +294,13 @@ pub(super) fn link_refused(shard: &mut Shard, now: Instant, address: IpAddr) {
 }
 
 /// Logs that another node could not be dialed.
-pub(super) fn dial_failed(node: NodeId, address: &str, error: &dyn fmt::Display) {
-    warn!(%node, address, "node not reached: {error}");
+pub(super) fn dial_failed(shard: &Shard, node: NodeId, address: &str, error: &str) {
+    // A node with which rooms are shared is dialed many times in a second.
+    if shard.link_errors.get(&node).is_some_and(|last| last == error) {
+        debug!(%node, address, "node not reached: {error}");
+    } else {
+        warn!(%node, address, "node not reached: {error}");
+    }
 }
 
 /// Logs an application message without a handler.

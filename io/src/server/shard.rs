@@ -61,8 +61,8 @@ pub(super) struct Shard {
     links: BTreeMap<LinkId, LinkSlot>,
     /// Names of the nodes that the registry names, for people.
     pub(super) names: BTreeMap<NodeId, String>,
-    /// Nodes to dial, with their addresses.
-    pub(super) dials: VecDeque<(NodeId, String)>,
+    /// Nodes to dial.
+    pub(super) dials: VecDeque<LinkDial>,
     /// Last time at which the log reported displaced connections, and their number since.
     pub(super) displaced: (Option<Instant>, u64),
     /// Last error on the way to each unreachable node.
@@ -122,6 +122,15 @@ enum SendState {
     Queued,
     /// The socket is full. The connection's task waits until the socket accepts more.
     Blocked,
+}
+
+/// A node to dial.
+#[derive(Debug)]
+pub(super) struct LinkDial {
+    pub(super) node: NodeId,
+    pub(super) address: String,
+    /// Maximum time of the dial.
+    pub(super) limit: Duration,
 }
 
 /// Data of a link.
@@ -476,7 +485,7 @@ impl Shard {
                 self.asked += usize::from(matches!(call, RegistryCommand::Request { .. }));
                 self.registry.handle(now.instant, call);
             }
-            Output::Dial { node, address } => self.dials.push_back((node, address)),
+            Output::Dial { node, address, limit } => self.dials.push_back(LinkDial { node, address, limit }),
             Output::WakeLink(link) => {
                 if let Some(slot) = self.links.get_mut(&link) {
                     slot.transmit = true;

@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
-use skirmish_core::id::{ConnId, NodeId};
+use skirmish_core::id::ConnId;
 use skirmish_core::node::Node;
 use skirmish_core::rng::Rng;
 use skirmish_core::time::{LATE, Now};
@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use super::application::ApplicationMessage;
 use super::audit::Audit;
-use super::shard::Shard;
+use super::shard::{LinkDial, Shard};
 use crate::clock::Clock;
 use crate::config;
 use crate::log_queue::LogQueue;
@@ -145,8 +145,8 @@ impl SharedShard {
         }
     }
 
-    /// Returns the next node to dial, with its address.
-    pub(super) async fn next_dial(&self) -> (NodeId, String) {
+    /// Returns the next node to dial.
+    pub(super) async fn next_dial(&self) -> LinkDial {
         loop {
             if let Some(dial) = self.lock().dials.pop_front() {
                 return dial;

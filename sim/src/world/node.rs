@@ -315,10 +315,10 @@ impl World<'_> {
                 }
             }
             Output::Registry(call) => self.call_registry(node, call),
-            Output::Dial { node: to, address } => {
+            Output::Dial { node: to, address, limit } => {
                 self.history.record(self.at, lane, format_args!("dials {to} at {address}"));
                 if let Some(number) = node_at(&address) {
-                    self.dial_node(node, number, to);
+                    self.dial_node(node, number, to, limit);
                 }
             }
             Output::WakeLink(link) => {

@@ -1,5 +1,7 @@
 //! Links between nodes, as byte streams, and their arrivals.
 
+use std::time::Duration;
+
 use skirmish_core::id::{LinkId, NodeId};
 use skirmish_core::node::Node;
 
@@ -24,16 +26,15 @@ impl World<'_> {
         self.node_paths.get(&(from.min(to), from.max(to))).is_none_or(|path| path.is_cut(way(from, to)))
     }
 
-    /// Dials another node.
-    pub(super) fn dial_node(&mut self, from: usize, to: usize, dialed: NodeId) {
+    /// Dials another node. The dial fails if no connection is made within `limit`.
+    pub(super) fn dial_node(&mut self, from: usize, to: usize, dialed: NodeId, limit: Duration) {
         let id = self.next_node_link;
         self.next_node_link += 1;
         let to = to % self.nodes.len();
         self.node_links.insert(id, NodeLink::new(from, to, dialed, self.scenario.shape.node_pipe));
         self.send_on_link(id, 0, PipeItem::Open);
-        let timeout = self.nodes[from].machine.as_ref().map(|node| node.config().links.handshake_timeout);
         let process = &self.nodes[from];
-        let over = process.clock.now(self.at).instant + timeout.unwrap_or_default();
+        let over = process.clock.now(self.at).instant + limit;
         self.schedule(process.clock.world(over), WorldEvent::DialOver(id));
     }
 

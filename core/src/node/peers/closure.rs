@@ -17,6 +17,8 @@ pub enum LinkClosure {
     Displaced,
     /// A newer link to the same node took over.
     Superseded,
+    /// Another link to the same node opened while this one was being dialed.
+    Surplus,
     /// No `LinkHello` came within the handshake deadline.
     HandshakeTimeout,
     /// Too many heartbeats were missed.
@@ -41,6 +43,7 @@ impl fmt::Display for LinkClosure {
             Self::WrongNode => "the link leads to another node than was meant",
             Self::Displaced => "others came, and it had not said who it is",
             Self::Superseded => "a newer link to the node took over",
+            Self::Surplus => "another link to the node opened first",
             Self::HandshakeTimeout => "no LinkHello within the handshake deadline",
             Self::HeartbeatTimeout => "too many heartbeats were missed",
             Self::NotReading => "the node at the other end does not read",

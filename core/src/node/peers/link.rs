@@ -10,7 +10,7 @@ use crate::base::agenda::Booking;
 use crate::base::id::{Address, NodeId};
 use crate::base::rng::Rng;
 use crate::base::slab::Key;
-use crate::base::time::{Instant, LATE};
+use crate::base::time::{Duration, Instant, LATE};
 use crate::config::LinkLimits;
 use crate::node::heartbeat::{Beat, Heartbeat};
 
@@ -95,6 +95,11 @@ impl Link {
     /// Returns true if frames are known to pass both ways.
     pub(super) const fn is_proven(&self) -> bool {
         self.is_proven
+    }
+
+    /// Smoothed round trip of the link; `None` before the first pong.
+    pub(super) const fn rtt(&self) -> Option<Duration> {
+        self.heartbeat.rtt()
     }
 
     /// Address of a link whose node is not known yet, and the deadline of its `LinkHello`.
@@ -248,7 +253,6 @@ impl Link {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::time::Duration;
     use crate::config::Config;
 
     const OWN: NodeId = NodeId(1);

@@ -8,6 +8,7 @@
 //! [`LinkRooms`]: rooms::LinkRooms
 
 mod closure;
+mod dials;
 mod frames;
 mod link;
 mod peer;
@@ -26,7 +27,6 @@ use skirmish_proto::v1;
 use super::cx::Cx;
 use super::{Event, Output};
 use crate::base::agenda::Agenda;
-use crate::base::backoff::Spread;
 use crate::base::id::{Address, LinkId, NodeId};
 use crate::base::plant::Plant;
 use crate::base::slab::{Key, Slab};
@@ -35,7 +35,7 @@ use crate::config::Config;
 use crate::wire;
 
 use link::{Link, LinkStep};
-use peer::{DialStep, Peer};
+use peer::Peer;
 use strangers::{Stranger, displaced};
 
 pub use closure::LinkClosure;
@@ -206,32 +206,6 @@ impl Peers {
         Some(ForgottenNode { rooms, link: peer.link() })
     }
 
-    /// Notes that a room is followed at a node. The node is known from then on.
-    pub(super) fn follow(&mut self, now: Instant, node: NodeId, room: Key) {
-        self.peer(now, node).follow(room);
-    }
-
-    /// Notes that a room is not followed at a node any more.
-    pub(super) fn unfollow(&mut self, node: NodeId, room: Key) {
-        // The room may end because its node is dead.
-        if let Some(peer) = self.nodes.get_mut(&node) {
-            peer.unfollow(room);
-        }
-    }
-
-    /// Notes that a node could not be dialed, or that a link to it is gone: it is dialed again
-    /// after a back-off, if this side dials and no link is open.
-    pub(super) fn handle_dial_failed(&mut self, cx: &mut Cx<'_>, node: NodeId) {
-        let Self { nodes, agenda, .. } = self;
-        // The node may be dead meanwhile.
-        let Some(peer) = nodes.get_mut(&node) else { return };
-        let Some(failures) = peer.handle_failure() else { return };
-        agenda.cancel(PeersTimer::Dial(node), peer.booking());
-        let backoff = Spread::new(cx.config.links.backoff_min, cx.config.links.backoff_max);
-        let at = cx.now.instant + backoff.after(failures, cx.rng);
-        agenda.book(PeersTimer::Dial(node), peer.dial_at(at), at);
-    }
-
     fn peer(&mut self, now: Instant, node: NodeId) -> &mut Peer {
         self.nodes.entry(node).or_insert_with(|| Peer::new(now))
     }
@@ -247,6 +221,11 @@ impl Peers {
         let link = Link::new(&cx.config.links, caller, cx.now.instant, cx.rng);
         let key = self.links.insert(link)?;
         if let Caller::Dialed(to) = caller {
+            if self.link_to(to).is_some() {
+                // In haste there may be two dials under way.
+                self.drop_link(cx, key, LinkClosure::Surplus);
+                return Some(LinkId::from_key(key));
+            }
             self.greet(cx, key, to);
         }
         self.book_link(key);
@@ -322,8 +301,11 @@ impl Peers {
         // The link may go because its node is dead.
         let peer = self.nodes.get_mut(&node);
         let was_open = peer.is_some_and(|peer| {
-            let was_open = peer.lose(key);
+            let was_open = peer.lose(key, link.rtt());
             rooms.extend(peer.rooms().iter().filter(|_| was_open));
+            if was_open && !rooms.is_empty() {
+                peer.make_haste(cx.now.instant);
+            }
             was_open
         });
         if was_open || !rooms.is_empty() {
@@ -413,24 +395,6 @@ impl Peers {
             LinkStep::Close(why) => return self.drop_link(cx, key, why),
         }
         self.book_link(key);
-    }
-
-    fn dial_timeout(&mut self, cx: &mut Cx<'_>, node: NodeId) {
-        let Self { nodes, agenda, .. } = self;
-        let now = cx.now.instant;
-        let Some(peer) = nodes.get_mut(&node) else {
-            return cx.bugs.found("a node that is not known is due to be dialed");
-        };
-        let again = match peer.handle_timeout(now) {
-            DialStep::Dial(address) => {
-                cx.out.push_back(Output::Dial { node, address });
-                // If nothing comes of it, again.
-                now + cx.config.links.handshake_timeout * 2
-            }
-            DialStep::Later(at) => at,
-            DialStep::Nothing => return,
-        };
-        agenda.book(PeersTimer::Dial(node), peer.dial_at(again), again);
     }
 
     // Effects.

@@ -5,7 +5,17 @@ use alloc::string::String;
 
 use crate::base::agenda::Booking;
 use crate::base::slab::Key;
-use crate::base::time::Instant;
+use crate::base::time::{Duration, Instant};
+
+/// Time for which a node is dialed without a back-off, from the loss of a link over which a room was
+/// followed, or from the moment when a room comes to follow a node without a link.
+pub(super) const HASTE: Duration = Duration::from_secs(5);
+
+/// Shortest limit of a dial in haste. On a slow path the limit is longer, by the last round trip.
+const HASTY_DIAL: Duration = Duration::from_millis(150);
+
+/// Limit of a dial in haste, in round trips: TCP, TLS, and as much again for delays.
+const HASTY_ROUND_TRIPS: u32 = 4;
 
 /// Another node, as long as the registry names it or rooms are followed there.
 #[derive(Debug)]
@@ -25,13 +35,19 @@ pub(super) struct Peer {
     failures: u32,
     /// Start of the time without a link that works, unless one does.
     unlinked: Instant,
+    /// End of the time without a back-off.
+    hasty_until: Instant,
+    /// Start of the last dial.
+    dialed: Option<Instant>,
+    /// Round trip of the last link, if it was measured.
+    rtt: Duration,
 }
 
 /// Next step towards a node whose dial has become due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum DialStep {
-    /// Dial this address.
-    Dial(String),
+    /// Dial this address, for so long at most, and again after a time if nothing comes of it.
+    Dial { address: String, limit: Duration, again: Duration },
     /// The dial was put off until then.
     Later(Instant),
     /// No dial is needed.
@@ -50,6 +66,9 @@ impl Peer {
             booking: Booking::default(),
             failures: 0,
             unlinked: now,
+            hasty_until: now,
+            dialed: None,
+            rtt: Duration::ZERO,
         }
     }
 
@@ -109,24 +128,59 @@ impl Peer {
         &mut self.booking
     }
 
-    /// Decides on a dial that may have become due.
-    pub(super) fn handle_timeout(&mut self, now: Instant) -> DialStep {
+    /// Dials without a back-off from now on, since a room is shared with the node.
+    pub(super) fn make_haste(&mut self, now: Instant) {
+        self.hasty_until = now + HASTE;
+        self.failures = 0;
+    }
+
+    /// Decides on a dial that may have become due. Without haste a dial takes `usual` at most.
+    pub(super) fn handle_timeout(&mut self, now: Instant, usual: Duration) -> DialStep {
         self.booking.clear();
         match self.dial_at.take() {
             Some(at) if at > now => DialStep::Later(at),
-            Some(_) if self.link.is_none() => self.address.clone().map_or(DialStep::Nothing, DialStep::Dial),
+            Some(_) if self.link.is_none() => {
+                let Some(address) = self.address.clone() else { return DialStep::Nothing };
+                self.dialed = Some(now);
+                let (limit, again) = match self.is_hasty(now) {
+                    true => (self.hasty_limit(), self.hasty_interval()),
+                    false => (usual, usual * 2),
+                };
+                DialStep::Dial { address, limit, again }
+            }
             Some(_) | None => DialStep::Nothing,
         }
     }
 
-    /// Notes that a dial failed, or that a link is gone. Returns the number of failures in a row
-    /// if this side is to dial again.
-    pub(super) fn handle_failure(&mut self) -> Option<u32> {
+    /// Notes that a dial failed, or that a link is gone. Returns the time of the next dial if this
+    /// side is to dial again. Without haste it is the back-off after a number of failures in a row.
+    pub(super) fn handle_failure(
+        &mut self,
+        now: Instant,
+        back_off: impl FnOnce(u32) -> Duration,
+    ) -> Option<Instant> {
         if self.link.is_some() || self.address.is_none() {
             return None;
         }
+        if self.is_hasty(now) {
+            let next = self.dialed.map_or(now, |dialed| dialed + self.hasty_interval());
+            return Some(next.max(now));
+        }
         self.failures = self.failures.saturating_add(1);
-        Some(self.failures)
+        Some(now + back_off(self.failures))
+    }
+
+    fn is_hasty(&self, now: Instant) -> bool {
+        now < self.hasty_until
+    }
+
+    fn hasty_limit(&self) -> Duration {
+        HASTY_DIAL.max(self.rtt * HASTY_ROUND_TRIPS)
+    }
+
+    /// Time from one dial in haste to the next: two are under way at most.
+    fn hasty_interval(&self) -> Duration {
+        self.hasty_limit() * 2 / 3
     }
 
     // Links.
@@ -138,11 +192,13 @@ impl Peer {
         self.link.replace(link)
     }
 
-    /// Notes that a link is gone. Returns true if it was the open link to the node.
-    pub(super) fn lose(&mut self, link: Key) -> bool {
+    /// Notes that a link is gone, whose round trip was measured at last as `rtt`. Returns true if it
+    /// was the open link to the node.
+    pub(super) fn lose(&mut self, link: Key, rtt: Option<Duration>) -> bool {
         let is_lost = self.link == Some(link);
         if is_lost {
             self.link = None;
+            self.rtt = rtt.unwrap_or(self.rtt);
         }
         is_lost
     }
@@ -160,8 +216,28 @@ mod tests {
     const LINK: Key = Key { slot: 1, generation: 0 };
     const NEWER: Key = Key { slot: 2, generation: 0 };
 
+    const USUAL: Duration = Duration::from_secs(3);
+
     const fn at(micros: u64) -> Instant {
         Instant::from_micros(micros)
+    }
+
+    /// A usual dial of an address.
+    fn dial(address: &str) -> DialStep {
+        DialStep::Dial { address: address.into(), limit: USUAL, again: USUAL * 2 }
+    }
+
+    /// Number of failures in a row, with this one.
+    fn failures(peer: &mut Peer) -> Option<u32> {
+        let mut failures = 0;
+        let next = peer.handle_failure(at(0), |count| {
+            failures = count;
+            USUAL
+        });
+        next.map(|next| {
+            assert_eq!(next, at(0) + USUAL);
+            failures
+        })
     }
 
     /// A node that this one dials.
@@ -178,10 +254,10 @@ mod tests {
         peer.dial_at(at(5));
         assert!(!peer.handle_record("zwei", Some("two:2".into())), "the dial is set");
         assert_eq!(peer.name(), "zwei");
-        assert_eq!(peer.handle_timeout(at(5)), DialStep::Dial("two:2".into()), "to the newest address");
+        assert_eq!(peer.handle_timeout(at(5), USUAL), dial("two:2"), "to the newest address");
         peer.linked(LINK);
         assert!(!peer.handle_record("zwei", Some("two:2".into())), "the link is open");
-        peer.lose(LINK);
+        peer.lose(LINK, None);
         assert!(!peer.handle_record("zwei", None), "the other side dials");
     }
 
@@ -189,10 +265,10 @@ mod tests {
     fn a_dial_is_made_when_it_is_due_and_once() {
         let mut peer = dialed();
         peer.dial_at(at(5));
-        assert_eq!(peer.handle_timeout(at(4)), DialStep::Later(at(5)));
+        assert_eq!(peer.handle_timeout(at(4), USUAL), DialStep::Later(at(5)));
         peer.dial_at(at(5));
-        assert_eq!(peer.handle_timeout(at(5)), DialStep::Dial("two:1".into()));
-        assert_eq!(peer.handle_timeout(at(6)), DialStep::Nothing, "no other is set");
+        assert_eq!(peer.handle_timeout(at(5), USUAL), dial("two:1"));
+        assert_eq!(peer.handle_timeout(at(6), USUAL), DialStep::Nothing, "no other is set");
     }
 
     #[test]
@@ -200,10 +276,10 @@ mod tests {
         let mut peer = dialed();
         peer.linked(LINK);
         peer.dial_at(at(5));
-        assert_eq!(peer.handle_timeout(at(5)), DialStep::Nothing);
+        assert_eq!(peer.handle_timeout(at(5), USUAL), DialStep::Nothing);
         let mut peer = Peer::new(at(0));
         peer.dial_at(at(5));
-        assert_eq!(peer.handle_timeout(at(5)), DialStep::Nothing);
+        assert_eq!(peer.handle_timeout(at(5), USUAL), DialStep::Nothing);
     }
 
     #[test]
@@ -211,22 +287,22 @@ mod tests {
         let mut peer = dialed();
         peer.dial_at(at(5));
         peer.linked(LINK);
-        peer.lose(LINK);
-        assert_eq!(peer.handle_timeout(at(5)), DialStep::Nothing);
+        peer.lose(LINK, None);
+        assert_eq!(peer.handle_timeout(at(5), USUAL), DialStep::Nothing);
     }
 
     #[test]
     fn failures_count_in_a_row_and_only_where_this_side_dials() {
         let mut peer = dialed();
-        assert_eq!((peer.handle_failure(), peer.handle_failure()), (Some(1), Some(2)));
+        assert_eq!((failures(&mut peer), failures(&mut peer)), (Some(1), Some(2)));
         peer.linked(LINK);
-        assert_eq!(peer.handle_failure(), None, "a link is open");
-        peer.lose(LINK);
-        assert_eq!(peer.handle_failure(), Some(1), "a link has worked meanwhile");
+        assert_eq!(failures(&mut peer), None, "a link is open");
+        peer.lose(LINK, None);
+        assert_eq!(failures(&mut peer), Some(1), "a link has worked meanwhile");
         peer.failures = u32::MAX;
-        assert_eq!(peer.handle_failure(), Some(u32::MAX));
+        assert_eq!(failures(&mut peer), Some(u32::MAX));
         peer.handle_record("two", None);
-        assert_eq!(peer.handle_failure(), None, "the other side dials");
+        assert_eq!(failures(&mut peer), None, "the other side dials");
     }
 
     #[test]
@@ -234,9 +310,9 @@ mod tests {
         let mut peer = dialed();
         assert_eq!(peer.linked(LINK), None);
         assert_eq!(peer.linked(NEWER), Some(LINK));
-        assert!(!peer.lose(LINK));
+        assert!(!peer.lose(LINK, None));
         assert_eq!(peer.link(), Some(NEWER));
-        assert!(peer.lose(NEWER));
+        assert!(peer.lose(NEWER, None));
         assert_eq!(peer.link(), None);
     }
 
@@ -249,5 +325,38 @@ mod tests {
         assert!(peer.rooms().iter().eq(&[LINK, NEWER]));
         peer.unfollow(NEWER);
         assert!(peer.rooms().iter().eq(&[LINK]));
+    }
+
+    #[test]
+    fn in_haste_a_dial_follows_the_one_before_it_and_no_back_off_counts() {
+        const MS: Duration = Duration::from_millis(1);
+        let mut peer = dialed();
+        assert_eq!(failures(&mut peer), Some(1));
+        let start = at(0) + MS * 1_000;
+        peer.make_haste(start);
+        let mut next = |now| peer.handle_failure(now, |_| panic!("a back-off"));
+        assert_eq!(next(start), Some(start), "at once");
+        peer.dial_at(start);
+        let hasty = DialStep::Dial { address: "two:1".into(), limit: MS * 150, again: MS * 100 };
+        assert_eq!(peer.handle_timeout(start, USUAL), hasty);
+        let mut next = |now| peer.handle_failure(now, |_| panic!("a back-off"));
+        assert_eq!(next(start + MS), Some(start + MS * 100), "it was refused");
+        assert_eq!(next(start + MS * 150), Some(start + MS * 150), "it took too long");
+        let end = start + HASTE;
+        assert_eq!(peer.handle_failure(end, |failures| MS * failures), Some(end + MS), "counted anew");
+        peer.dial_at(end);
+        assert_eq!(peer.handle_timeout(end, USUAL), dial("two:1"));
+    }
+
+    #[test]
+    fn in_haste_the_limit_grows_with_the_round_trip() {
+        const MS: Duration = Duration::from_millis(1);
+        let mut peer = dialed();
+        peer.linked(LINK);
+        peer.lose(LINK, Some(MS * 90));
+        peer.make_haste(at(0));
+        peer.dial_at(at(0));
+        let hasty = DialStep::Dial { address: "two:1".into(), limit: MS * 360, again: MS * 240 };
+        assert_eq!(peer.handle_timeout(at(0), USUAL), hasty);
     }
 }

@@ -378,7 +378,7 @@ impl Cluster {
                 }
                 self.call(index, call);
             }
-            Output::Dial { node, address } => {
+            Output::Dial { node, address, .. } => {
                 let to: usize = address.parse().unwrap();
                 if self.is_cut(index, to) || self.nodes[to].is_none() {
                     return self.node(index).handle_dial_failed(now, node);

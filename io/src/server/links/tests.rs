@@ -4,7 +4,9 @@
 #![cfg(not(madsim))]
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
+use skirmish_core::id::NodeId;
 use skirmish_core::registry::{CallId, Put, RegistryCommand, Request};
 use skirmish_core::wire::{Frame, RoomMessage, ToNode, encode};
 use skirmish_proto::v1;
@@ -278,7 +280,7 @@ async fn a_node_that_does_not_read_costs_no_more_than_the_buffers() {
 #[tokio::test]
 async fn without_mutual_tls_only_loopback_addresses_are_dialed() {
     let listener = listener().await;
-    let settings = |insecure| Settings { tls: None, insecure, dial_timeout: PATIENCE, frame_bytes: 1 << 20 };
+    let settings = |insecure| Settings { tls: None, insecure, frame_bytes: 1 << 20 };
     let connect = async |insecure, peer: &str| {
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         settings(insecure).connect(stream, peer.parse().unwrap()).await

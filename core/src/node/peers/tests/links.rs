@@ -53,17 +53,30 @@ fn a_link_begins_with_one_hello() {
 #[test]
 fn a_newer_link_takes_over() {
     let mut bench = Bench::acquainted();
-    let old = bench.link(HIGHER);
+    let old = bench.link(LOWER);
     bench.peers.read(&mut bench.out, old, room(1));
-    bench.peers.follow(bench.now.instant, HIGHER, room(2));
+    bench.follow(LOWER, room(2));
     bench.effects();
-    let newer = bench.link(HIGHER);
+    let newer = bench.link(LOWER);
     assert_eq!(bench.closed(), [(old, LinkClosure::Superseded)]);
-    let effects = [unlinked(HIGHER, old, &[room(1)], false), linked(HIGHER, newer)];
+    let effects = [unlinked(LOWER, old, &[room(1)], false), linked(LOWER, newer)];
     assert_eq!(bench.effects(), effects, "the node was not out of reach");
-    assert_eq!((bench.peers.link_to(HIGHER), bench.peers.is_up(old)), (Some(newer), false));
+    assert_eq!((bench.peers.link_to(LOWER), bench.peers.is_up(old)), (Some(newer), false));
     bench.advance(Duration::from_micros(1));
     assert_eq!(bench.dialed(), []);
+}
+
+#[test]
+fn of_two_dials_under_way_the_first_link_that_opens_stays() {
+    let mut bench = Bench::acquainted();
+    let first = bench.link(HIGHER);
+    let room = room(1);
+    bench.peers.read(&mut bench.out, first, room);
+    bench.effects();
+    bench.out.clear();
+    let second = bench.connect(Caller::Dialed(HIGHER));
+    assert_eq!(bench.outputs(), [Output::CloseLink(LinkId::from_key(second), LinkClosure::Surplus)]);
+    assert_eq!((bench.peers.link_to(HIGHER), bench.peers.links(), bench.effects()), (Some(first), 1, vec![]));
 }
 
 #[test]
@@ -104,20 +117,31 @@ fn the_loss_of_the_open_link_is_told_with_its_rooms_and_the_node_is_dialed_again
         bench.peers.read(&mut bench.out, link, room(slot));
     }
     for slot in [2, 3] {
-        bench.peers.follow(bench.now.instant, HIGHER, room(slot));
+        bench.follow(HIGHER, room(slot));
     }
     bench.effects();
     bench.out.clear();
+    bench.now.instant = bench.now.instant + Duration::from_secs(1);
     bench.call(|peers, cx| peers.forget_link(cx, link));
     assert_eq!(bench.effects(), [unlinked(HIGHER, link, &[room(1), room(2), room(3)], true)]);
     assert_eq!(bench.outputs(), [], "the driver has told of it");
     assert_eq!((bench.peers.link_to(HIGHER), bench.peers.links()), (None, 0));
     let due = bench.peers.next_timer().unwrap();
-    assert!(due.0 >= bench.now.instant + bench.config.links.backoff_min);
+    assert_eq!(due, (bench.now.instant, PeersTimer::Dial(HIGHER)), "members wait");
     bench.call(|peers, cx| peers.forget_link(cx, link));
     assert_eq!((bench.effects(), bench.peers.next_timer()), (vec![], Some(due)), "told twice");
     bench.advance(due.0 - bench.now.instant);
     assert_eq!(bench.dialed(), [HIGHER]);
+}
+
+#[test]
+fn a_link_without_rooms_is_dialed_again_after_a_back_off() {
+    let mut bench = Bench::acquainted();
+    let link = bench.link(HIGHER);
+    bench.effects();
+    bench.call(|peers, cx| peers.forget_link(cx, link));
+    let (due, _) = bench.peers.next_timer().unwrap();
+    assert!(due >= bench.now.instant + bench.config.links.backoff_min);
 }
 
 #[test]

@@ -77,6 +77,10 @@ impl Bench {
         self.call(|peers, cx| peers.handle_record(cx, node, &record));
     }
 
+    fn follow(&mut self, node: NodeId, room: Key) {
+        self.call(|peers, cx| peers.follow(cx, node, room));
+    }
+
     /// Sleeps to each deadline on the way.
     fn advance(&mut self, by: Duration) {
         let end = self.now.instant + by;
@@ -217,7 +221,7 @@ fn the_audit_names_the_bound_that_does_not_hold() {
 fn a_dead_node_is_followed_for_ever_when_that_is_planted() {
     let mut bench = Bench::acquainted();
     bench.planted = Planted::with(Plant::DeadFollowed);
-    bench.peers.follow(bench.now.instant, HIGHER, room(1));
+    bench.follow(HIGHER, room(1));
     let forgotten = bench.call(|peers, cx| peers.forget_node(cx, HIGHER)).unwrap();
     assert_eq!(forgotten.rooms, []);
 }

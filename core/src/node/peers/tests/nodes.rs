@@ -12,8 +12,8 @@ fn the_node_with_the_lower_number_dials() {
     bench.call(|peers, cx| peers.handle_record(cx, NodeId(7), &v1::NodeRecord::default()));
     bench.out.clear();
     bench.advance(Duration::ZERO);
-    let address = String::from("node-6:1");
-    assert_eq!(bench.outputs(), [Output::Dial { node: HIGHER, address }], "node 7 takes no links");
+    let (address, limit) = (String::from("node-6:1"), bench.config.links.handshake_timeout);
+    assert_eq!(bench.outputs(), [Output::Dial { node: HIGHER, address, limit }], "node 7 takes no links");
     assert_eq!((bench.peers.nodes(), bench.peers.name(LOWER)), (3, Some("name")));
     assert_eq!(bench.peers.name(NodeId(9)), None);
 }
@@ -52,6 +52,62 @@ fn a_dial_that_fails_is_made_again_after_a_back_off() {
     assert_eq!(bench.peers.next_timer(), before);
 }
 
+/// Times of the dials within a time, after the last of which each dial fails.
+fn dials(bench: &mut Bench, within: Duration, fails_after: Duration) -> Vec<Duration> {
+    let start = bench.now.instant;
+    let (mut dials, mut failures) = (Vec::new(), VecDeque::new());
+    while bench.now.instant < start + within {
+        bench.advance(Duration::from_millis(1));
+        let now = bench.now.instant;
+        for _ in bench.dialed() {
+            dials.push(now - start);
+            failures.push_back(now + fails_after);
+        }
+        while failures.pop_front_if(|at| *at <= now).is_some() {
+            bench.call(|peers, cx| peers.handle_dial_failed(cx, HIGHER));
+        }
+    }
+    dials
+}
+
+#[test]
+fn a_node_with_which_a_room_is_shared_is_dialed_without_a_back_off_for_a_while() {
+    for (fails_after, most) in [(0, 100), (40, 100), (150, 100)].map(|(a, b)| (Duration::from_millis(a), b)) {
+        let mut bench = Bench::acquainted();
+        let link = bench.link(HIGHER);
+        bench.peers.read(&mut bench.out, link, room(1));
+        bench.effects();
+        bench.now.instant = bench.now.instant + Duration::from_secs(1);
+        bench.call(|peers, cx| peers.forget_link(cx, link));
+        bench.effects();
+        bench.out.clear();
+        let dials = dials(&mut bench, Duration::from_secs(30), fails_after);
+        assert!(dials[0] <= Duration::from_millis(1), "at once: {dials:?}");
+        let in_haste = dials.iter().filter(|at| **at < peer::HASTE).count();
+        assert!((49..=51).contains(&in_haste), "{fails_after:?}: {dials:?}");
+        let gap = |pair: &[Duration]| pair[1] - pair[0];
+        let hasty = dials[..in_haste].windows(2).map(gap).max().unwrap();
+        assert!(hasty <= Duration::from_millis(most + 2), "{hasty:?}");
+        assert!(dials.len() - in_haste < 40, "then with the usual back-off: {dials:?}");
+    }
+}
+
+#[test]
+fn a_node_where_a_room_comes_to_be_followed_is_dialed_at_once() {
+    let mut bench = Bench::acquainted();
+    for _ in 0..20 {
+        bench.call(|peers, cx| peers.handle_dial_failed(cx, HIGHER));
+    }
+    bench.advance(Duration::from_millis(99));
+    bench.out.clear();
+    bench.follow(HIGHER, room(1));
+    bench.advance(Duration::from_millis(1));
+    assert_eq!(bench.dialed(), [HIGHER]);
+    bench.follow(LOWER, room(1));
+    bench.advance(Duration::from_millis(1));
+    assert_eq!(bench.dialed(), [], "the other side dials");
+}
+
 #[test]
 fn only_the_last_back_off_counts() {
     let mut bench = Bench::acquainted();
@@ -68,7 +124,7 @@ fn a_node_that_the_registry_does_not_name_any_more_is_forgotten_with_its_dial() 
     let mut bench = Bench::acquainted();
     let link = bench.link(HIGHER);
     for slot in [2, 1] {
-        bench.peers.follow(bench.now.instant, HIGHER, room(slot));
+        bench.follow(HIGHER, room(slot));
         bench.peers.read(&mut bench.out, link, room(slot));
     }
     bench.effects();
@@ -94,8 +150,8 @@ fn a_node_is_forgotten_while_it_is_dialed() {
 #[test]
 fn a_node_is_known_once_a_room_is_followed_there_and_is_told_its_rooms() {
     let mut bench = Bench::new();
-    bench.peers.follow(bench.now.instant, LOWER, room(1));
-    bench.peers.follow(bench.now.instant, LOWER, room(2));
+    bench.follow(LOWER, room(1));
+    bench.follow(LOWER, room(2));
     assert_eq!((bench.peers.nodes(), bench.peers.name(LOWER)), (1, Some("")));
     bench.peers.unfollow(LOWER, room(1));
     bench.peers.unfollow(NodeId(9), room(2));
@@ -106,7 +162,7 @@ fn a_node_is_known_once_a_room_is_followed_there_and_is_told_its_rooms() {
 #[test]
 fn a_node_is_in_reach_while_its_link_works_both_ways() {
     let mut bench = Bench::acquainted();
-    bench.peers.follow(bench.now.instant, LOWER, room(1));
+    bench.follow(LOWER, room(1));
     let start = bench.now.instant;
     let reach = |bench: &Bench| -> Vec<_> { bench.peers.unlinked(bench.now.instant).collect() };
     bench.now.instant = start + Duration::from_secs(1);
