@@ -229,10 +229,12 @@ pub enum Event {
         /// The other node.
         node: NodeId,
     },
-    /// The registry does not name a node any more: that node is dead.
+    /// The registry does not name a node any more. Without a link that node is dead.
     NodeDown {
-        /// The dead node.
+        /// The other node.
         node: NodeId,
+        /// True if the link to the node works: it is kept, with the rooms that are followed there.
+        is_linked: bool,
     },
     /// This node forms the matches of a mode from now on.
     Elected {

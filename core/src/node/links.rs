@@ -1,5 +1,7 @@
 //! Joins the other nodes, and the links to them, with the rest of the node.
 
+use alloc::vec::Vec;
+
 use bytes::Bytes;
 use skirmish_proto::v1;
 
@@ -18,7 +20,7 @@ impl Node {
     /// link counts once it has answered: what passes one way only is no link. A node that
     /// dies is not among them for longer than its record lives.
     #[must_use]
-    pub fn unreachable(&self, now: Instant, longer_than: Duration) -> alloc::vec::Vec<Unreachable> {
+    pub fn unreachable(&self, now: Instant, longer_than: Duration) -> Vec<Unreachable> {
         let unlinked = self.peers.unlinked(now).filter(|(_, lasts)| *lasts > longer_than);
         let unreachable = |(node, lasts)| {
             let record = self.registrar.node(node)?;
@@ -46,20 +48,13 @@ impl Node {
         self.expect_clock(node, record);
     }
 
-    /// The registry does not name a node any more: it is dead, and the rooms that it led are
-    /// gone with it.
+    /// The registry does not name a node any more.
     pub(super) fn node_down(&mut self, now: Now, node: NodeId) {
-        self.clocks.remove(now.instant, node);
-        let (peers, cx) = self.linking(now);
+        let (peers, mut cx) = self.linking(now);
         // This node itself is none of its peers.
-        let Some(forgotten) = peers.forget_node(&cx, node) else { return };
-        for room in forgotten.rooms {
-            self.late_room_input(now, room, RoomInput::NodeGone { node });
+        if peers.handle_unnamed(&mut cx, node) {
+            self.carry_out_peers(now);
         }
-        if let Some(link) = forgotten.link {
-            self.drop_link(now, link, LinkClosure::NodeGone);
-        }
-        self.event(Event::NodeDown { node });
     }
 
     pub(super) fn dial_failed(&mut self, now: Now, node: NodeId) {
@@ -93,6 +88,13 @@ impl Node {
     }
 
     // Commands.
+
+    /// Ends every link.
+    pub(super) fn stop_links(&mut self, now: Now) {
+        let (peers, mut cx) = self.linking(now);
+        peers.stop(&mut cx);
+        self.carry_out_peers(now);
+    }
 
     /// Notes that a room is followed at a node.
     pub(super) fn follow(&mut self, now: Now, node: NodeId, room: Key) {
@@ -165,10 +167,22 @@ impl Node {
                         self.event(Event::LinkDown { node });
                     }
                 }
+                PeersEffect::NodeGone { node, rooms } => {
+                    self.clocks.remove(now.instant, node);
+                    self.end_followed(now, node, rooms);
+                }
+                PeersEffect::RoomsOver { node, rooms } => self.end_followed(now, node, rooms),
                 PeersEffect::ClockRead { node, sent, wall } => {
                     self.clocks.measure(now.instant, node, sent, wall);
                 }
             }
+        }
+    }
+
+    /// Ends rooms that were followed at a node.
+    fn end_followed(&mut self, now: Now, node: NodeId, rooms: Vec<Key>) {
+        for room in rooms {
+            self.late_room_input(now, room, RoomInput::NodeGone { node });
         }
     }
 }

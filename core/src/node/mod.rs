@@ -397,10 +397,11 @@ impl Node {
         self.consult_registrar(now);
     }
 
-    /// Releases everything that the node owns in the registry, so that other nodes need not wait
-    /// until its leases end. Must be the last command.
+    /// Releases everything that the node owns in the registry, and ends its links, so that other
+    /// nodes need not wait until its leases end. Must be the last command.
     pub fn stop(&mut self, now: Now) {
         let now = self.begin(now);
+        self.stop_links(now);
         self.registrar.stop(now);
         self.consult_registrar(now);
     }

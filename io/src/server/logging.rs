@@ -98,7 +98,13 @@ pub(super) fn event(shard: &mut Shard, now: Instant, event: Event) -> Option<App
             }
             info!(%node, name = shard.names.get(&node), "node up");
         }
-        Event::NodeDown { node } => warn!(%node, name = shard.names.remove(&node), "node down"),
+        Event::NodeDown { node, is_linked: false } => {
+            warn!(%node, name = shard.names.remove(&node), "node down");
+        }
+        // The name is kept for the log of the link.
+        Event::NodeDown { node, is_linked: true } => {
+            warn!(%node, name = shard.names.get(&node), "node not in the registry any more, its link works");
+        }
         Event::Elected { mode, epoch } => info!(%mode, epoch, "elected: this node forms the matches"),
         Event::Deposed { mode } if shard.stopping => info!(%mode, "stopped forming the matches"),
         Event::Deposed { mode } if shard.node.peers() == 0 => {

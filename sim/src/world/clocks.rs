@@ -59,7 +59,7 @@ impl World<'_> {
             |node: usize| i64::try_from(self.nodes[node].clock.now(self.at).wall.0).unwrap_or(i64::MAX);
         let reached = (0..self.nodes.len()).filter(|other| self.reaches(machine, number, *other));
         let ahead: Vec<i64> = reached.map(|other| wall(other) - wall(number)).collect();
-        is_off(&ahead, machine.others(), self.most_apart_ms())
+        is_off(&ahead, machine.peers(), self.most_apart_ms())
     }
 
     /// Returns true if another node answers over the link.

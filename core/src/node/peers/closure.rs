@@ -9,6 +9,8 @@ use crate::wire::WireError;
 pub enum LinkClosure {
     /// The registry does not name the other node any more.
     NodeGone,
+    /// This node stops.
+    Stopping,
     /// The registry does not name the node that the other side says to be.
     NodeUnknown,
     /// The other side is another node than was meant, or means another node.
@@ -39,6 +41,7 @@ impl fmt::Display for LinkClosure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NodeGone => "the registry does not name the node any more",
+            Self::Stopping => "this node stops",
             Self::NodeUnknown => "the registry does not name the node",
             Self::WrongNode => "the link leads to another node than was meant",
             Self::Displaced => "others came, and it had not said who it is",

@@ -35,6 +35,9 @@ impl Peers {
     /// Notes that a node could not be dialed, or that a link to it is gone: it is dialed again
     /// if this side dials and no link is open.
     pub(in crate::node) fn handle_dial_failed(&mut self, cx: &mut Cx<'_>, node: NodeId) {
+        if self.is_stopped {
+            return;
+        }
         let Self { nodes, agenda, .. } = self;
         // The node may be dead meanwhile.
         let Some(peer) = nodes.get_mut(&node) else { return };
@@ -51,6 +54,9 @@ impl Peers {
         let Some(peer) = nodes.get_mut(&node) else {
             return cx.bugs.found("a node that is not known is due to be dialed");
         };
+        if !peer.is_named() {
+            return self.rooms_overdue(cx, node);
+        }
         let again = match peer.handle_timeout(now, cx.config.links.handshake_timeout) {
             DialStep::Dial { address, limit, again } => {
                 cx.out.push_back(Output::Dial { node, address, limit });

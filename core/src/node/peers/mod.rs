@@ -11,6 +11,7 @@ mod closure;
 mod dials;
 mod frames;
 mod link;
+mod named;
 mod peer;
 mod queue;
 mod reach;
@@ -24,11 +25,10 @@ use alloc::vec::Vec;
 
 use skirmish_proto::v1;
 
+use super::Output;
 use super::cx::Cx;
-use super::{Event, Output};
 use crate::base::agenda::Agenda;
 use crate::base::id::{Address, LinkId, NodeId};
-use crate::base::plant::Plant;
 use crate::base::slab::{Key, Slab};
 use crate::base::time::{Duration, Instant, Wall};
 use crate::config::Config;
@@ -55,6 +55,8 @@ pub(super) struct Peers {
     agenda: Agenda<PeersTimer>,
     effects: Vec<PeersEffect>,
     stats: LinkStats,
+    /// True if the node gives up everything that it owns: no link opens any more.
+    is_stopped: bool,
 }
 
 /// Kinds of deadline; of two at one moment, that of the smaller kind is first.
@@ -87,17 +89,13 @@ pub(super) enum PeersEffect {
         /// True if the link was the open one to a node that is known yet: none is left.
         was_open: bool,
     },
+    /// A node is dead, and is forgotten. `rooms` were followed there.
+    NodeGone { node: NodeId, rooms: Vec<Key> },
+    /// Rooms are over that were followed at a node which the registry does not name, though the
+    /// link to the node works.
+    RoomsOver { node: NodeId, rooms: Vec<Key> },
     /// A node that was pinged at `sent` has answered with its wall clock.
     ClockRead { node: NodeId, sent: Instant, wall: Wall },
-}
-
-/// Node that the registry does not name any more.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct ForgottenNode {
-    /// Rooms that were followed there.
-    pub(super) rooms: Vec<Key>,
-    /// The link to the node, which is to be [dropped](Peers::drop_link).
-    pub(super) link: Option<Key>,
 }
 
 /// Counters of links.
@@ -119,6 +117,7 @@ impl Peers {
             agenda: Agenda::new(),
             effects: Vec::new(),
             stats: LinkStats { frames_in: 0, frames_out: 0 },
+            is_stopped: false,
         }
     }
 
@@ -182,34 +181,6 @@ impl Peers {
         link.is_some_and(Link::is_proven)
     }
 
-    // Nodes.
-
-    /// Reads the record of a node that the registry names.
-    pub(super) fn handle_record(&mut self, cx: &mut Cx<'_>, node: NodeId, record: &v1::NodeRecord) {
-        let dials = self.id < node && !record.link.is_empty();
-        let address = dials.then(|| record.link.clone());
-        let Self { nodes, agenda, .. } = self;
-        let now = cx.now.instant;
-        let peer = nodes.entry(node).or_insert_with(|| Peer::new(now));
-        if peer.handle_record(&record.name, address) {
-            agenda.book(PeersTimer::Dial(node), peer.dial_at(now), now);
-        }
-        cx.event(Event::NodeUp { node });
-    }
-
-    /// Forgets a node that the registry does not name any more; `None` if it was not known.
-    pub(super) fn forget_node(&mut self, cx: &Cx<'_>, node: NodeId) -> Option<ForgottenNode> {
-        let mut peer = self.nodes.remove(&node)?;
-        self.agenda.cancel(PeersTimer::Dial(node), peer.booking());
-        let is_kept = cx.planted.is(Plant::DeadFollowed);
-        let rooms = peer.rooms().iter().copied().filter(|_| !is_kept).collect();
-        Some(ForgottenNode { rooms, link: peer.link() })
-    }
-
-    fn peer(&mut self, now: Instant, node: NodeId) -> &mut Peer {
-        self.nodes.entry(node).or_insert_with(|| Peer::new(now))
-    }
-
     // Links.
 
     /// Adds a link that was connected just now; `None` if there is no place for it. A stranger may
@@ -262,6 +233,7 @@ impl Peers {
             return cx.bugs.found("a link vanished while it was read");
         };
         let from = match link.check_hello(self.id, hello) {
+            Ok(_) if self.is_stopped => return self.drop_link(cx, key, LinkClosure::Stopping),
             Ok(from) if is_named(from) => from,
             Ok(_) => return self.drop_link(cx, key, LinkClosure::NodeUnknown),
             Err(closure) => return self.drop_link(cx, key, closure),
@@ -282,6 +254,14 @@ impl Peers {
         if self.is_up(link) {
             cx.out.push_back(Output::CloseLink(LinkId::from_key(link), why));
             self.forget_link(cx, link);
+        }
+    }
+
+    /// Ends every link, since this node gives up what it owns. Followers need not wait for it.
+    pub(super) fn stop(&mut self, cx: &mut Cx<'_>) {
+        self.is_stopped = true;
+        for link in self.links.keys().collect::<Vec<_>>() {
+            self.drop_link(cx, link, LinkClosure::Stopping);
         }
     }
 
@@ -315,6 +295,9 @@ impl Peers {
                 rooms: rooms.into_iter().collect(),
                 was_open,
             });
+        }
+        if was_open && self.nodes.get(&node).is_some_and(|peer| !peer.is_named()) {
+            return self.forget_node(cx, node);
         }
         self.handle_dial_failed(cx, node);
     }

@@ -26,6 +26,8 @@ pub(super) struct Peer {
     rooms: BTreeSet<Key>,
     /// The node's name in the registry; empty as long as its record was not read.
     name: String,
+    /// True unless the registry does not name the node any more.
+    is_named: bool,
     /// Address to dial; `None` if the other side dials, or takes no links.
     address: Option<String>,
     /// The next dial, or, while a dial is under way, the moment to give that up.
@@ -61,6 +63,7 @@ impl Peer {
             link: None,
             rooms: BTreeSet::new(),
             name: String::new(),
+            is_named: true,
             address: None,
             dial_at: None,
             booking: Booking::default(),
@@ -82,6 +85,11 @@ impl Peer {
     /// The node's name in the registry; may be empty.
     pub(super) const fn name(&self) -> &str {
         self.name.as_str()
+    }
+
+    /// Returns false if the registry does not name the node any more.
+    pub(super) const fn is_named(&self) -> bool {
+        self.is_named
     }
 
     /// Start of the time without a link that works; means nothing while one does.
@@ -113,8 +121,17 @@ impl Peer {
     pub(super) fn handle_record(&mut self, name: &str, address: Option<String>) -> bool {
         self.name.clear();
         self.name.push_str(name);
+        self.is_named = true;
         self.address = address;
         self.address.is_some() && self.link.is_none() && self.dial_at.is_none()
+    }
+
+    /// Notes that the registry does not name the node any more: the node is not dialed.
+    pub(super) fn lose_name(&mut self, now: Instant) {
+        self.is_named = false;
+        self.address = None;
+        self.dial_at = None;
+        self.hasty_until = now;
     }
 
     /// Sets the next dial. Returns the booking in the agenda.

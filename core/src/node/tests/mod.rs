@@ -18,6 +18,7 @@ mod requests;
 mod sealed;
 mod several;
 mod turns;
+mod unnamed;
 
 use alloc::string::{String, ToString as _};
 use alloc::vec;

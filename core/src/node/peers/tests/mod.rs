@@ -12,9 +12,12 @@ use bytes::Bytes;
 
 use super::*;
 use crate::base::bug::Bugs;
+#[cfg(feature = "plant")]
+use crate::base::plant::Plant;
 use crate::base::plant::Planted;
 use crate::base::rng::Rng;
 use crate::base::time::Now;
+use crate::node::Event;
 use crate::wire::{Frame, ToNode, encode};
 
 const OWN: NodeId = NodeId(5);
@@ -222,6 +225,6 @@ fn a_dead_node_is_followed_for_ever_when_that_is_planted() {
     let mut bench = Bench::acquainted();
     bench.planted = Planted::with(Plant::DeadFollowed);
     bench.follow(HIGHER, room(1));
-    let forgotten = bench.call(|peers, cx| peers.forget_node(cx, HIGHER)).unwrap();
-    assert_eq!(forgotten.rooms, []);
+    bench.call(|peers, cx| peers.handle_unnamed(cx, HIGHER));
+    assert_eq!(bench.effects(), [PeersEffect::NodeGone { node: HIGHER, rooms: vec![] }]);
 }

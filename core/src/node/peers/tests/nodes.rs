@@ -119,32 +119,103 @@ fn only_the_last_back_off_counts() {
     assert_eq!(bench.dialed(), [HIGHER], "nothing is due for nothing");
 }
 
-#[test]
-fn a_node_that_the_registry_does_not_name_any_more_is_forgotten_with_its_dial() {
+/// The registry does not name a node any more. Returns the event.
+fn unnamed(bench: &mut Bench, node: NodeId) -> Option<Event> {
+    bench.named.remove(&node);
+    let is_known = bench.call(|peers, cx| peers.handle_unnamed(cx, node));
+    let down = |output: &Output| matches!(output, Output::Event(Event::NodeDown { .. }));
+    let event = bench.out.iter().position(down).and_then(|at| bench.out.remove(at));
+    assert_eq!(event.is_some(), is_known);
+    event.map(|output| if let Output::Event(event) = output { event } else { panic!("{output:?}") })
+}
+
+/// A machine with a link to a node that the registry does not name any more, where a room is followed.
+fn kept() -> (Bench, Key) {
     let mut bench = Bench::acquainted();
     let link = bench.link(HIGHER);
-    for slot in [2, 1] {
-        bench.follow(HIGHER, room(slot));
-        bench.peers.read(&mut bench.out, link, room(slot));
-    }
+    bench.follow(HIGHER, room(1));
+    bench.peers.read(&mut bench.out, link, room(1));
     bench.effects();
-    let forgotten = bench.call(|peers, cx| peers.forget_node(cx, HIGHER)).unwrap();
-    assert_eq!(forgotten, ForgottenNode { rooms: vec![room(1), room(2)], link: Some(link) });
-    assert_eq!(bench.call(|peers, cx| peers.forget_node(cx, HIGHER)), None);
-    bench.call(|peers, cx| peers.drop_link(cx, link, LinkClosure::NodeGone));
-    assert_eq!(bench.closed(), [(link, LinkClosure::NodeGone)]);
-    let rooms = [room(1), room(2)];
-    assert_eq!(bench.effects(), [unlinked(HIGHER, link, &rooms, false)], "it is not known as a node");
-    assert_eq!(bench.peers.next_timer(), None, "nobody is dialed");
+    bench.out.clear();
+    let down = Event::NodeDown { node: HIGHER, is_linked: true };
+    assert_eq!(unnamed(&mut bench, HIGHER), Some(down));
+    assert_eq!((bench.effects(), bench.outputs()), (vec![], vec![]), "nothing changes");
+    assert_eq!((bench.peers.link_to(HIGHER), bench.peers.rooms_at(HIGHER)), (Some(link), vec![room(1)]));
+    (bench, link)
 }
 
 #[test]
-fn a_node_is_forgotten_while_it_is_dialed() {
+fn a_link_that_works_is_kept_when_the_registry_does_not_name_its_node() {
+    let (mut bench, link) = kept();
+    assert!(bench.frame(link, v1::Kind::Detach, &v1::Detach::default()).is_some());
+    bench.record(HIGHER);
+    bench.advance(Duration::from_millis(1));
+    assert_eq!(bench.dialed(), [], "it is named again, and the link is the same");
+    bench.call(|peers, cx| peers.forget_link(cx, link));
+    assert_eq!(bench.effects(), [unlinked(HIGHER, link, &[room(1)], true)]);
+    bench.advance(Duration::from_millis(100));
+    assert_eq!(bench.dialed(), [HIGHER]);
+}
+
+#[test]
+fn a_node_without_a_name_is_dead_once_its_link_is_gone() {
+    let (mut bench, link) = kept();
+    bench.call(|peers, cx| peers.forget_link(cx, link));
+    let gone = PeersEffect::NodeGone { node: HIGHER, rooms: vec![room(1)] };
+    assert_eq!(bench.effects(), [unlinked(HIGHER, link, &[room(1)], true), gone]);
+    assert_eq!((bench.peers.nodes(), bench.peers.next_timer()), (1, None), "nobody is dialed");
+    let again = bench.connect(Caller::Dialed(HIGHER));
+    bench.hello(again, HIGHER);
+    assert_eq!(bench.closed(), [(again, LinkClosure::NodeUnknown)]);
+}
+
+#[test]
+fn rooms_are_followed_at_a_node_without_a_name_until_the_registry_has_forgotten_them() {
+    let (mut bench, link) = kept();
+    bench.config.links.heartbeat.interval = bench.config.registrar.room_ttl * 2;
+    bench.frame(link, v1::Kind::Detach, &v1::Detach::default());
+    let until = bench.now.instant + bench.config.registrar.room_ttl;
+    let mut ended = Vec::new();
+    while ended.is_empty() {
+        bench.frame(link, v1::Kind::Detach, &v1::Detach::default());
+        bench.advance(Duration::from_millis(500));
+        ended = bench.effects();
+    }
+    assert!(bench.now.instant.since(until) < Duration::from_secs(1), "{ended:?}");
+    assert_eq!(ended, [PeersEffect::RoomsOver { rooms: vec![room(1)] }]);
+    assert_eq!(bench.peers.link_to(HIGHER), Some(link), "it may be named again");
+}
+
+#[test]
+fn a_node_without_a_link_that_works_is_forgotten_with_its_dial() {
     let mut bench = Bench::acquainted();
-    let forgotten = bench.call(|peers, cx| peers.forget_node(cx, HIGHER));
-    assert_eq!(forgotten, Some(ForgottenNode { rooms: vec![], link: None }));
+    let open = bench.link(LOWER);
+    bench.follow(LOWER, room(1));
+    bench.effects();
+    bench.out.clear();
+    let down = |node| Some(Event::NodeDown { node, is_linked: false });
+    assert_eq!(unnamed(&mut bench, LOWER), down(LOWER), "it may not hear this node");
+    let gone = |node, rooms| PeersEffect::NodeGone { node, rooms };
+    assert_eq!(bench.closed(), [(open, LinkClosure::NodeGone)]);
+    assert_eq!(bench.effects(), [gone(LOWER, vec![room(1)])]);
+    assert_eq!(unnamed(&mut bench, LOWER), None);
+    assert_eq!(unnamed(&mut bench, HIGHER), down(HIGHER), "while it is dialed");
+    assert_eq!(bench.effects(), [gone(HIGHER, vec![])]);
     bench.advance(Duration::from_secs(60));
     assert_eq!(bench.dialed(), []);
+}
+
+#[test]
+fn a_node_that_stops_ends_its_links_and_opens_none() {
+    let mut bench = Bench::acquainted();
+    let link = bench.link(HIGHER);
+    bench.effects();
+    bench.out.clear();
+    bench.call(Peers::stop);
+    assert_eq!(bench.closed(), [(link, LinkClosure::Stopping)]);
+    assert_eq!(bench.effects(), [unlinked(HIGHER, link, &[], true)]);
+    let late = bench.link(LOWER);
+    assert_eq!((bench.closed(), bench.effects()), (vec![(late, LinkClosure::Stopping)], vec![]));
 }
 
 #[test]
