@@ -71,6 +71,9 @@ pub struct LinkLimits {
     pub heartbeat: HeartbeatConfig,
     /// Largest frame of a link, in bytes; default 256 KiB.
     pub frame_bytes: usize,
+    /// Number of bytes that may wait for a link, beside the rooms that are read over it; default
+    /// 16 MiB. With one frame more at most. Beyond that the link is dropped, and dialed anew.
+    pub queue_bytes: usize,
     /// Shortest wait before a failed dial is repeated; default 100 ms.
     pub backoff_min: Duration,
     /// Longest wait before a failed dial is repeated; default 3 s.
@@ -276,6 +279,11 @@ impl Config {
             "links.frame_bytes",
             RoomFor("frames.frame_bytes"),
         )?;
+        check(
+            links.queue_bytes >= frames.frame_bytes,
+            "cluster.link.queue_bytes",
+            LeastOf("frames.frame_bytes"),
+        )?;
         rates.validate()?;
         check(
             rates.bytes.burst as usize >= frames.frame_bytes,
@@ -405,6 +413,7 @@ impl Default for Config {
                     close_after: 3,
                 },
                 frame_bytes: 256 * 1024,
+                queue_bytes: 16 * 1024 * 1024,
                 backoff_min: Duration::from_millis(100),
                 backoff_max: Duration::from_secs(3),
             },

@@ -37,7 +37,9 @@ pub const fn broken_by(plant: Plant) -> &'static [Guarantee] {
         | Plant::LeaveForgotten
         | Plant::JoinUnmarked => &[Guarantee::Match],
         Plant::ArrivalWins | Plant::TombstoneForgotten => &[Guarantee::Convergence],
-        Plant::Unconflated | Plant::SlowReaderStalls | Plant::LatestUnbounded => &[Guarantee::Bounded],
+        Plant::Unconflated | Plant::SlowReaderStalls | Plant::LatestUnbounded | Plant::LinkQueueUncapped => {
+            &[Guarantee::Bounded]
+        }
         Plant::HeartbeatBlind
         | Plant::BackoffForever
         | Plant::WatchFromNow

@@ -80,6 +80,8 @@ pub enum Plant {
     ClientBlind,
     /// A room keeps latest messages beyond its cap (G11).
     LatestUnbounded,
+    /// Frames wait for a link beyond its cap (G11).
+    LinkQueueUncapped,
     /// A match goes on after the player leaves its room, if the node has no membership of the
     /// player there (G8).
     LeaveUnheard,
@@ -119,7 +121,7 @@ pub enum Plant {
 
 impl Plant {
     /// All bugs.
-    pub const ALL: [Self; 53] = [
+    pub const ALL: [Self; 54] = [
         Self::DuplicateApplied,
         Self::AcknowledgedUnlogged,
         Self::OldConnectionWrites,
@@ -157,6 +159,7 @@ impl Plant {
         Self::GenerationIgnored,
         Self::ClientBlind,
         Self::LatestUnbounded,
+        Self::LinkQueueUncapped,
         Self::LeaveUnheard,
         Self::LeaveForgotten,
         Self::NoShowKept,

@@ -8,7 +8,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 
-use super::{connections as clients, peers};
+use super::connections as clients;
 use crate::base::id::MAX_NAME;
 use crate::config::Config;
 use crate::crdt::MAX_VALUE;
@@ -95,7 +95,7 @@ impl Budget {
         let member = MEMBER + latest + state;
         let members =
             sessions.total.saturating_mul(sessions.rooms).min(rooms.total.saturating_mul(rooms.members));
-        let link = peers::CONTROL_BYTES + shell.link + 4 * links.frame_bytes;
+        let link = links.queue_bytes + shell.link + 4 * links.frame_bytes;
         let tickets = matchmaking.queues.len() * matchmaking.tickets;
         let items = vec![
             Item::new("connections", connections.total, connection),
@@ -176,7 +176,8 @@ mod tests {
         let one = |change: fn(&mut Config)| total(change) - usual;
         assert_eq!(one(|c| c.connections.unauthenticated += 1), 64 * 1024);
         assert!(one(|c| c.connections.total += 1) > clients::CONTROL_BYTES as u64);
-        assert!(one(|c| c.links.total += 1) > peers::CONTROL_BYTES as u64);
+        assert!(one(|c| c.links.total += 1) > Config::default().links.queue_bytes as u64);
+        assert_eq!(one(|c| c.links.queue_bytes += 1), 256);
         assert_eq!(one(|c| c.rooms.window_bytes += 1), 20_000);
         assert_eq!(one(|c| c.rooms.state_entries += 1), 320_000 * (1024 + 128 + 512));
         for change in [

@@ -435,6 +435,8 @@ pub struct Stats {
     pub matches: u64,
     /// Frames received from links.
     pub link_frames_in: u64,
+    /// Links dropped since too much waited for them.
+    pub link_overflows: u64,
     /// Frames sent on links: handed to the driver.
     pub link_frames_out: u64,
     /// Broken invariants found in the node itself; 0 in a correct program.

@@ -38,6 +38,11 @@ impl<const FRAMES: usize, const BYTES: usize> FrameQueue<FRAMES, BYTES> {
         Some(frame)
     }
 
+    /// Bytes of the frames before the newest.
+    pub(super) fn bytes_before_last(&self) -> usize {
+        self.bytes - self.frames.back().map_or(0, Bytes::len)
+    }
+
     /// The newest frame.
     pub(super) fn last(&self) -> Option<&Bytes> {
         self.frames.back()

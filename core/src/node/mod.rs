@@ -218,6 +218,7 @@ impl Node {
             links: self.peers.links(),
             link_frames_in: self.peers.stats().frames_in,
             link_frames_out: self.peers.stats().frames_out,
+            link_overflows: self.peers.stats().overflows,
             members: of_rooms.members,
             entries: of_rooms.entries,
             latest: of_rooms.latest,

@@ -67,7 +67,7 @@ impl Default for Cluster {
 }
 
 /// Listener for the links of other nodes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LinkListener {
     /// Address and port to listen at; port 0 takes any free port. Without an address the node
@@ -75,6 +75,16 @@ pub struct LinkListener {
     pub address: Option<SocketAddr>,
     /// `host:port` that other nodes dial. By default the address of the listener.
     pub advertise: Option<String>,
+    /// Bytes that may wait for a link; 16 MiB by default. Beyond that the link is dropped and dialed
+    /// anew.
+    pub queue_bytes: usize,
+}
+
+impl Default for LinkListener {
+    fn default() -> Self {
+        let core::LinkLimits { queue_bytes, .. } = core::Config::default().links;
+        Self { address: None, advertise: None, queue_bytes }
+    }
 }
 
 /// Mutual TLS between nodes: all three files, or none. The authority should sign nodes and
@@ -130,6 +140,7 @@ impl Cluster {
         core::LinkLimits {
             heartbeat: core::HeartbeatConfig { interval, jitter_percent, unhealthy_after, close_after },
             frame_bytes: links.frame_bytes.max(frame_bytes.saturating_add(core::Config::FRAME_OVERHEAD)),
+            queue_bytes: self.link.queue_bytes,
             ..links
         }
     }

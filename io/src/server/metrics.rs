@@ -222,6 +222,7 @@ impl Collector for MetricsSnapshot {
             ),
             ("refused_epochs", "Requests for a room that is not led here in that epoch", s.refused_epochs),
             ("link_frames_in", "Frames taken from links", s.link_frames_in),
+            ("link_overflows", "Links dropped since too much waited for them", s.link_overflows),
             ("link_frames_out", "Frames sent over links", s.link_frames_out),
             ("registry_calls", "Requests that the registry has answered", r.calls),
             ("registry_refused", "Of these, refused", r.refused),

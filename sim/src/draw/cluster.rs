@@ -64,6 +64,7 @@ pub(super) fn draw_shape(seed: u64, shape: &mut Shape) -> bool {
         registry_keepalive_ms: pick(rng, &[500, 2_000, 5_000]),
         node_lease_s,
         room_lease_s: node_lease_s * pick(rng, &[1, 2, 6]),
+        link_queue: pick(rng, &[16 << 10, 16 << 10, 16 << 20]),
         ..*shape
     };
     true

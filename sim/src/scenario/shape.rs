@@ -153,6 +153,8 @@ shape! {
     node_jitter_us = 100;
     /// Bytes under way from a node to another before the sending node is held back.
     node_pipe = 1_048_576;
+    /// Bytes that may wait for a link between nodes.
+    link_queue = 16_777_216;
     /// Heartbeat interval of links between nodes, in milliseconds.
     link_heartbeat_ms = 1_000;
     /// Time from the connect of a link to its `LinkHello`, in milliseconds.
@@ -287,6 +289,7 @@ impl Shape {
                     close_after: 3,
                 },
                 frame_bytes: 256 * 1024,
+                queue_bytes: size(self.link_queue),
                 backoff_min: Duration::from_millis(self.link_backoff_min_ms),
                 backoff_max: Duration::from_millis(self.link_backoff_max_ms),
             },

@@ -25,7 +25,8 @@ pub enum LinkClosure {
     HandshakeTimeout,
     /// Too many heartbeats were missed.
     HeartbeatTimeout,
-    /// The other side does not read.
+    /// The other side does not read: [`queue_bytes`](crate::config::LinkLimits::queue_bytes) or more
+    /// wait for it, or too many frames.
     NotReading,
     /// A frame cannot be read.
     Wire(WireError),
@@ -49,7 +50,7 @@ impl fmt::Display for LinkClosure {
             Self::Surplus => "another link to the node opened first",
             Self::HandshakeTimeout => "no LinkHello within the handshake deadline",
             Self::HeartbeatTimeout => "too many heartbeats were missed",
-            Self::NotReading => "the node at the other end does not read",
+            Self::NotReading => "too much waits for the node at the other end, which does not read",
             Self::Wire(error) => return error.fmt(f),
             Self::NoHello => "the first frame of a link must be LinkHello",
             Self::SecondHello => "a second LinkHello",

@@ -101,6 +101,7 @@ impl Peers {
         if link.queue(frame) {
             self.wake(cx.out, key);
         } else {
+            self.stats.overflows += 1;
             self.drop_link(cx, key, LinkClosure::NotReading);
         }
     }

@@ -8,6 +8,7 @@ use super::queue::LinkQueue;
 use super::rooms::LinkRooms;
 use crate::base::agenda::Booking;
 use crate::base::id::{Address, NodeId};
+use crate::base::plant::Planted;
 use crate::base::rng::Rng;
 use crate::base::slab::Key;
 use crate::base::time::{Duration, Instant, LATE};
@@ -60,7 +61,13 @@ pub(super) enum LinkStep {
 
 impl Link {
     /// A link that was connected just now.
-    pub(super) fn new(limits: &LinkLimits, caller: Caller, now: Instant, rng: &mut Rng) -> Self {
+    pub(super) fn new(
+        limits: &LinkLimits,
+        caller: Caller,
+        now: Instant,
+        rng: &mut Rng,
+        planted: Planted,
+    ) -> Self {
         let node = match caller {
             Caller::Dialed(node) => Some(node),
             Caller::Stranger(_) => None,
@@ -74,7 +81,7 @@ impl Link {
             heartbeat: Heartbeat::new(&limits.heartbeat, now, rng),
             probe: None,
             booking: Booking::default(),
-            queue: LinkQueue::default(),
+            queue: LinkQueue::new(limits.queue_bytes, planted),
             rooms: LinkRooms::default(),
             is_woken: false,
         }
@@ -243,9 +250,9 @@ impl Link {
         if self.is_open() { self.rooms.next_ready() } else { None }
     }
 
-    /// Checks the bounds of the link, if no frame is larger than `largest` bytes.
-    pub(super) fn audit(&self, largest: usize) -> Result<(), &'static str> {
-        self.queue.audit(largest)?;
+    /// Checks the bounds of the link.
+    pub(super) fn audit(&self, limits: &LinkLimits) -> Result<(), &'static str> {
+        self.queue.audit(limits.queue_bytes)?;
         self.rooms.audit()
     }
 }
@@ -268,7 +275,7 @@ mod tests {
     impl Bench {
         fn new(caller: Caller) -> Self {
             let (limits, mut rng) = (Config::default().links, Rng::new([1; 32]));
-            let link = Link::new(&limits, caller, Instant::ZERO, &mut rng);
+            let link = Link::new(&limits, caller, Instant::ZERO, &mut rng, Planted::default());
             Self { limits, rng, link }
         }
 
@@ -322,7 +329,8 @@ mod tests {
         let mut bench = Bench::new(Caller::Dialed(OTHER));
         let limit = bench.limits.handshake_timeout;
         bench.limits.heartbeat.interval = limit * 10;
-        bench.link = Link::new(&bench.limits, Caller::Dialed(OTHER), Instant::ZERO, &mut bench.rng);
+        let Bench { limits, rng, link } = &mut bench;
+        *link = Link::new(limits, Caller::Dialed(OTHER), Instant::ZERO, rng, Planted::default());
         let until = Instant::ZERO + limit;
         assert_eq!(bench.link.deadline(), until);
         let late = until + LATE + Duration::from_micros(1);

@@ -43,7 +43,6 @@ pub use reach::Unreachable;
 
 pub(super) use frames::RoomFrame;
 pub(super) use link::Caller;
-pub(super) use queue::CONTROL_BYTES;
 
 /// The machine: every other node that is known, and every link.
 #[derive(Debug)]
@@ -105,6 +104,8 @@ pub(super) struct LinkStats {
     pub(super) frames_in: u64,
     /// Frames handed out.
     pub(super) frames_out: u64,
+    /// Links dropped since too much waited for them.
+    pub(super) overflows: u64,
 }
 
 impl Peers {
@@ -116,7 +117,7 @@ impl Peers {
             nodes: BTreeMap::new(),
             agenda: Agenda::new(),
             effects: Vec::new(),
-            stats: LinkStats { frames_in: 0, frames_out: 0 },
+            stats: LinkStats { frames_in: 0, frames_out: 0, overflows: 0 },
             is_stopped: false,
         }
     }
@@ -189,7 +190,7 @@ impl Peers {
         if let Caller::Stranger(address) = caller {
             self.make_place(cx, address);
         }
-        let link = Link::new(&cx.config.links, caller, cx.now.instant, cx.rng);
+        let link = Link::new(&cx.config.links, caller, cx.now.instant, cx.rng, cx.planted);
         let key = self.links.insert(link)?;
         if let Caller::Dialed(to) = caller {
             if self.link_to(to).is_some() {
@@ -398,7 +399,7 @@ impl Peers {
         check(self.agenda.len() <= self.links.len() + self.nodes.len(), "deadlines of links and dials")?;
         check(self.effects.is_empty(), "effects of links")?;
         for link in self.links.keys().filter_map(|key| self.links.get(key)) {
-            link.audit(config.links.frame_bytes)?;
+            link.audit(&config.links)?;
             check(link.rooms().len() <= rooms, "rooms read over a link")?;
         }
         let is_open = |link| self.links.get(link).is_some_and(Link::is_open);

@@ -70,7 +70,7 @@ fn a_link_that_is_dropped_while_a_tail_is_granted_over_it_does_not_read_the_room
     let node = cluster.node(0);
     let link = node.peers.link_to(NodeId(2)).unwrap();
     // The other side does not read any more.
-    node.tell(now, link, Bytes::from(vec![0; peers::CONTROL_BYTES]));
+    node.tell(now, link, Bytes::from(vec![0; node.config.links.queue_bytes]));
     assert!(node.peers.is_up(link));
     let attach = v1::Attach { room: "arena".into(), epoch: ann.epoch, number: 1, ..v1::Attach::default() };
     let message = wire::RoomMessage::Attach(attach);

@@ -161,7 +161,7 @@ fn a_peer_that_does_not_read_is_dropped() {
     bench.effects();
     bench.sent(link);
     bench.out.clear();
-    let frame = Bytes::from(vec![0; CONTROL_BYTES / 2]);
+    let frame = Bytes::from(vec![0; bench.config.links.queue_bytes / 2]);
     assert!(bench.peers.takes_more(link));
     bench.call(|peers, cx| peers.tell(cx, link, frame.clone()));
     assert!(!bench.peers.takes_more(link), "relayed messages wait");
@@ -169,6 +169,7 @@ fn a_peer_that_does_not_read_is_dropped() {
     assert_eq!(bench.outputs(), [wake(link)], "once for both frames");
     bench.call(|peers, cx| peers.tell(cx, link, frame));
     assert_eq!(bench.closed(), [(link, LinkClosure::NotReading)]);
+    assert_eq!(bench.peers.stats().overflows, 1);
     assert_eq!(bench.effects(), [unlinked(HIGHER, link, &[], true)]);
     bench.call(|peers, cx| peers.tell(cx, link, Bytes::new()));
     assert!(!bench.peers.takes_more(link) && bench.outputs().is_empty(), "it is gone");
