@@ -13,13 +13,13 @@ use crate::node::cx::Cx;
 
 impl Peers {
     /// Notes that a room is followed at a node. The node is known from then on. Without a link, it
-    /// is dialed in haste.
+    /// is dialed in haste, once after each link.
     pub(in crate::node) fn follow(&mut self, cx: &mut Cx<'_>, node: NodeId, room: Key) {
         let now = cx.now.instant;
         let peer = self.peer(now, node);
         peer.follow(room);
-        if peer.link().is_none() {
-            peer.make_haste(now);
+        // A dial in haste is for a path that is known.
+        if peer.link().is_none() && peer.is_measured() && peer.make_haste(now) {
             self.handle_dial_failed(cx, node);
         }
     }

@@ -285,7 +285,7 @@ impl Peers {
             let was_open = peer.lose(key, link.rtt());
             rooms.extend(peer.rooms().iter().filter(|_| was_open));
             if was_open && !rooms.is_empty() {
-                peer.make_haste(cx.now.instant);
+                let _is_first = peer.make_haste(cx.now.instant);
             }
             was_open
         });

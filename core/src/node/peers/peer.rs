@@ -39,6 +39,8 @@ pub(super) struct Peer {
     unlinked: Instant,
     /// End of the time without a back-off.
     hasty_until: Instant,
+    /// True if there was such a time since the last link: the next is after another link.
+    was_hasty: bool,
     /// Start of the last dial.
     dialed: Option<Instant>,
     /// Round trip of the last link, if it was measured.
@@ -70,6 +72,7 @@ impl Peer {
             failures: 0,
             unlinked: now,
             hasty_until: now,
+            was_hasty: false,
             dialed: None,
             rtt: Duration::ZERO,
         }
@@ -145,10 +148,20 @@ impl Peer {
         &mut self.booking
     }
 
-    /// Dials without a back-off from now on, since a room is shared with the node.
-    pub(super) fn make_haste(&mut self, now: Instant) {
+    /// Dials without a back-off from now on, since a room is shared with the node. Returns false if
+    /// this was in vain since the last link.
+    pub(super) fn make_haste(&mut self, now: Instant) -> bool {
+        if core::mem::replace(&mut self.was_hasty, true) {
+            return false;
+        }
         self.hasty_until = now + HASTE;
         self.failures = 0;
+        true
+    }
+
+    /// Returns true if the round trip to the node is known, and with it the time that a dial takes.
+    pub(super) const fn is_measured(&self) -> bool {
+        !self.rtt.is_zero()
     }
 
     /// Decides on a dial that may have become due. Without haste a dial takes `usual` at most.
@@ -206,6 +219,7 @@ impl Peer {
     pub(super) const fn linked(&mut self, link: Key) -> Option<Key> {
         self.failures = 0;
         self.dial_at = None;
+        self.was_hasty = false;
         self.link.replace(link)
     }
 
@@ -350,7 +364,7 @@ mod tests {
         let mut peer = dialed();
         assert_eq!(failures(&mut peer), Some(1));
         let start = at(0) + MS * 1_000;
-        peer.make_haste(start);
+        assert!(peer.make_haste(start));
         let mut next = |now| peer.handle_failure(now, |_| panic!("a back-off"));
         assert_eq!(next(start), Some(start), "at once");
         peer.dial_at(start);
@@ -361,6 +375,7 @@ mod tests {
         assert_eq!(next(start + MS * 150), Some(start + MS * 150), "it took too long");
         let end = start + HASTE;
         assert_eq!(peer.handle_failure(end, |failures| MS * failures), Some(end + MS), "counted anew");
+        assert!(!peer.make_haste(end), "it was in vain");
         peer.dial_at(end);
         assert_eq!(peer.handle_timeout(end, USUAL), dial("two:1"));
     }
@@ -371,7 +386,7 @@ mod tests {
         let mut peer = dialed();
         peer.linked(LINK);
         peer.lose(LINK, Some(MS * 90));
-        peer.make_haste(at(0));
+        assert!(peer.make_haste(at(0)));
         peer.dial_at(at(0));
         let hasty = DialStep::Dial { address: "two:1".into(), limit: MS * 360, again: MS * 240 };
         assert_eq!(peer.handle_timeout(at(0), USUAL), hasty);

@@ -92,20 +92,60 @@ fn a_node_with_which_a_room_is_shared_is_dialed_without_a_back_off_for_a_while()
     }
 }
 
-#[test]
-fn a_node_where_a_room_comes_to_be_followed_is_dialed_at_once() {
+/// A machine that has lost a link without rooms, of which the round trip was measured, and cannot dial.
+fn out_of_reach(measured: bool) -> Bench {
     let mut bench = Bench::acquainted();
+    let link = bench.link(HIGHER);
+    bench.advance(Duration::ZERO);
+    bench.now.instant = bench.now.instant + Duration::from_millis(1);
+    if measured {
+        bench.frame(link, v1::Kind::Pong, &v1::LinkPong { nonce: 1, wall_ms: 0 });
+    }
+    bench.call(|peers, cx| peers.forget_link(cx, link));
+    bench.effects();
     for _ in 0..20 {
         bench.call(|peers, cx| peers.handle_dial_failed(cx, HIGHER));
     }
     bench.advance(Duration::from_millis(99));
     bench.out.clear();
+    bench
+}
+
+#[test]
+fn a_node_where_a_room_comes_to_be_followed_is_dialed_at_once() {
+    let mut bench = out_of_reach(true);
     bench.follow(HIGHER, room(1));
     bench.advance(Duration::from_millis(1));
     assert_eq!(bench.dialed(), [HIGHER]);
     bench.follow(LOWER, room(1));
     bench.advance(Duration::from_millis(1));
     assert_eq!(bench.dialed(), [], "the other side dials");
+}
+
+#[test]
+fn haste_that_was_in_vain_gives_way_to_patient_dials() {
+    // As in seed 661748, where the path took longer than a dial in haste may.
+    for measured in [true, false] {
+        let mut bench = out_of_reach(measured);
+        let mut limits = Vec::new();
+        for n in 0..20 {
+            bench.follow(HIGHER, room(n));
+            for _ in 0..1_000 {
+                bench.advance(Duration::from_millis(1));
+                let dials: Vec<Output> = bench.outputs();
+                for output in dials {
+                    if let Output::Dial { limit, .. } = output {
+                        limits.push(limit);
+                        bench.call(|peers, cx| peers.handle_dial_failed(cx, HIGHER));
+                    }
+                }
+            }
+        }
+        let usual = bench.config.links.handshake_timeout;
+        let hasty = limits.iter().filter(|limit| **limit < usual).count();
+        assert!(hasty <= 51 && (hasty > 0) == measured, "{limits:?}");
+        assert!(limits.len() > hasty + 3, "{limits:?}");
+    }
 }
 
 #[test]
