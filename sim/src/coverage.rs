@@ -10,6 +10,7 @@ use skirmish_core::node::Stats;
 /// The marks, in the order in which they are printed.
 pub const MARKS: &[&str] = &[
     "session opened",
+    "session registered anew",
     "session resumed",
     "session lost",
     "session ended",
