@@ -15,7 +15,7 @@ use skirmish_sim::draw::generator;
 
 fn main() -> io::Result<()> {
     let messages = messages();
-    let all = [messages.clone(), link_messages(), match_messages()].concat();
+    let all = [messages.clone(), link_messages(), backup_messages(), match_messages()].concat();
     let corpora = [("frame", frames(&messages)), ("machine", steps()), ("message", payloads(&all))];
     for (name, inputs) in corpora {
         let directory = corpus::directory(name);
@@ -272,7 +272,19 @@ fn link_messages() -> Vec<(Kind, Vec<u8>)> {
     let member = v1::TailMember { member: 4, player: "ada".into(), client_seq: 7 };
     vec![
         (Kind::LinkHello, v1::LinkHello { node: 1, to: 2 }.encode_to_vec()),
-        (Kind::Attach, v1::Attach { room: room(), epoch: 2, seq: 41, number: 5 }.encode_to_vec()),
+        (
+            Kind::Attach,
+            v1::Attach {
+                room: room(),
+                epoch: 2,
+                seq: 41,
+                number: 5,
+                applied: 50,
+                runs: vec![v1::OpRun { term: 1, last: 52 }, v1::OpRun { term: 2, last: 53 }],
+                stores: true,
+            }
+            .encode_to_vec(),
+        ),
         (
             Kind::Attached,
             v1::Attached {
@@ -284,6 +296,9 @@ fn link_messages() -> Vec<(Kind, Vec<u8>)> {
                 turn: 3,
                 turn_ends_ms: 0,
                 number: 5,
+                term: 2,
+                backup: 7,
+                replicates: false,
             }
             .encode_to_vec(),
         ),
@@ -333,6 +348,65 @@ fn link_messages() -> Vec<(Kind, Vec<u8>)> {
                 .encode_to_vec(),
         ),
         (Kind::Detach, v1::Detach { room: room(), epoch: 2 }.encode_to_vec()),
+    ]
+}
+
+/// Returns one message with content of every kind between a room's primary and its backup.
+fn backup_messages() -> Vec<(Kind, Vec<u8>)> {
+    let room = || "arena".to_owned();
+    let session = || Bytes::from_static(&[7; 16]);
+    let (epoch, term) = (2, 3);
+    let say = v1::op::Message {
+        member: 4,
+        client_seq: 7,
+        body: Bytes::from_static(b"move"),
+        type_url: "game.v1.Move".into(),
+        ends_turn: Some(0),
+    };
+    let arrival = |member, player: &str| v1::op::Arrival {
+        member,
+        player: player.into(),
+        session: session(),
+        session_epoch: 9,
+    };
+    let inputs = [
+        v1::op::Input::Say(say),
+        v1::op::Input::Join(arrival(0, "ada")),
+        v1::op::Input::Leave(4),
+        v1::op::Input::Seat(arrival(4, "")),
+        v1::op::Input::EndTurn(5),
+    ];
+    let op = |(number, input)| v1::Op { number, term, at_ms: 9, input: Some(input), metadata: Bytes::new() };
+    let ops = (41..).zip(inputs).map(op).collect();
+    let member = v1::InstalledMember {
+        member: 4,
+        player: "ada".into(),
+        session: session(),
+        session_epoch: 9,
+        client_seq: 7,
+    };
+    let left = v1::InstalledDeparture { player: "bob".into(), session_epoch: 8, until_ms: 99 };
+    let install = v1::Install {
+        room: room(),
+        epoch,
+        term,
+        applied: 40,
+        at_ms: 8,
+        seq: 38,
+        members: vec![member],
+        next_member: 5,
+        turn: 5,
+        turn_ends_ms: 90,
+        left: vec![left],
+        digest: 77,
+    };
+    let replicate = v1::Replicate { room: room(), epoch, term, ops, released: 40, digest: 77, record: 12 };
+    vec![
+        (Kind::Recruit, v1::Recruit { room: room(), epoch, term }.encode_to_vec()),
+        (Kind::Install, install.encode_to_vec()),
+        (Kind::Replicate, replicate.encode_to_vec()),
+        (Kind::Stored, v1::Stored { room: room(), epoch, term, number: 45, refused: true }.encode_to_vec()),
+        (Kind::Lead, v1::Lead { room: room(), epoch, term, primary: 6, backup: 7 }.encode_to_vec()),
     ]
 }
 

@@ -9,7 +9,7 @@ use crate::oracle::Guarantee;
 #[must_use]
 pub const fn broken_by(plant: Plant) -> &'static [Guarantee] {
     match plant {
-        Plant::EpochReused | Plant::TailKept => &[Guarantee::Order],
+        Plant::EpochReused => &[Guarantee::Order],
         Plant::AcknowledgedUnlogged
         | Plant::AckedUnstored
         | Plant::NamingAlone

@@ -115,13 +115,11 @@ pub enum Plant {
     DropAssumed,
     /// A backup is named before it has everything that is committed (G2).
     NamedBehind,
-    /// A backup keeps its own op where the primary of a later term has another one (G1).
-    TailKept,
 }
 
 impl Plant {
     /// All bugs.
-    pub const ALL: [Self; 54] = [
+    pub const ALL: [Self; 53] = [
         Self::DuplicateApplied,
         Self::AcknowledgedUnlogged,
         Self::OldConnectionWrites,
@@ -175,7 +173,6 @@ impl Plant {
         Self::NamingAlone,
         Self::DropAssumed,
         Self::NamedBehind,
-        Self::TailKept,
     ];
 }
 

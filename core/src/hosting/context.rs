@@ -13,9 +13,9 @@ use crate::hosting::RoomEffects;
 use crate::room::{Room, RoomConfig};
 use crate::wire::Zstd;
 
-/// Leases of the node that surely live at this moment.
+/// LiveLeases of the node that surely live at this moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Leases {
+pub(crate) struct LiveLeases {
     /// True if both leases live: no other node may take a room from this one.
     pub(crate) lone: bool,
     /// True if the lease of rooms lives: only the backup may take a room that has one.
@@ -28,7 +28,7 @@ pub(crate) struct RoomContext<'a> {
     pub(crate) config: &'a Config,
     /// This node.
     pub(crate) node: NodeId,
-    pub(crate) leases: Leases,
+    pub(crate) leases: LiveLeases,
     pub(crate) candidates: &'a dyn Candidates,
     pub(crate) places: &'a dyn KeptPlaces,
     /// Counter that numbers entries into rooms and requests for tails, over all rooms of the node.

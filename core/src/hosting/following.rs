@@ -178,7 +178,7 @@ impl Following {
             RoomMessage::Lead(lead) => self.hear_lead(common, cx, link, self.primary, &lead),
             // The primary assumes that this node is the primary.
             RoomMessage::Attach(_) => {
-                if !self.keep_waiting(common, cx, link) {
+                if !self.redirect(common, cx, link) {
                     common.refuse_epoch(cx, link, common.room.epoch());
                 }
             }
@@ -209,7 +209,7 @@ impl Following {
                 self.adopt(common, cx, node, attached.term, backup);
             }
             RoomMessage::Detach(_) => self.forget_waiting(link),
-            RoomMessage::Attach(_) if is_epoch && self.keep_waiting(common, cx, link) => {}
+            RoomMessage::Attach(_) if is_epoch && self.redirect(common, cx, link) => {}
             // The node waits for an answer to these messages; the others are late.
             RoomMessage::Attach(_) | RoomMessage::Enter(_) | RoomMessage::Relay(_) => {
                 common.refuse_epoch(cx, link, message.epoch());

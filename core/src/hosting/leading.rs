@@ -5,7 +5,7 @@ use skirmish_proto::v1;
 
 use super::admission::Grant;
 use super::common::Common;
-use super::context::Leases;
+use super::context::LiveLeases;
 use super::pair::{Pair, PairState};
 use super::{NextRole, RoomContext, RoomEffect, RoomInput};
 use crate::base::id::NodeId;
@@ -65,7 +65,7 @@ impl Leading {
 
     /// Returns the time of the next deadline. While the leases may have ended, no member is removed
     /// and no turn ends; [`RoomInput::Leased`] makes up for both.
-    pub(super) fn deadline(&self, common: &Common, leases: Leases) -> Option<Instant> {
+    pub(super) fn deadline(&self, common: &Common, leases: LiveLeases) -> Option<Instant> {
         let expiry = self.away.first().map(|(until, _)| *until);
         let turn = common.room.turn_ends_at().filter(|_| !common.room.is_turn_ending());
         let changes = [expiry, turn].into_iter().flatten().min().filter(|_| self.pair.may_serve(leases));
@@ -284,7 +284,13 @@ impl Leading {
 
     /// Adds the ops that were appended to those for the backup.
     fn send_ops(&mut self, common: &Common, cx: &mut RoomContext<'_>) {
-        let Some(stream) = self.pair.peer_mut().and_then(|peer| peer.stream.as_mut()) else { return };
+        let Some(peer) = self.pair.peer_mut() else { return };
+        let Some(stream) = &mut peer.stream else { return };
+        if stream.is_through() {
+            // Until now the backup has owed nothing.
+            peer.patience = cx.now.instant + cx.config.replication.backup_patience;
+            cx.effects.marks.book = true;
+        }
         for op in common.room.ops_after(stream.newest()) {
             stream.push(op);
             cx.effects.marks.wake_links = true;

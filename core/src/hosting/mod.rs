@@ -34,7 +34,7 @@ use skirmish_proto::v1;
 
 pub(crate) use claiming::Claiming;
 pub(crate) use common::Common;
-pub(crate) use context::{Candidates, KeptPlaces, Leases, RoomContext};
+pub(crate) use context::{Candidates, KeptPlaces, LiveLeases, RoomContext};
 pub use effect::Passage;
 pub(crate) use effect::{Hold, RoomCounts, RoomEffect, RoomEffects, Seated};
 pub(crate) use following::Following;
@@ -175,7 +175,7 @@ impl Hosted {
     }
 
     /// Returns true if this node leads, and may change the room with these leases.
-    pub(crate) const fn may_serve(&self, leases: Leases) -> bool {
+    pub(crate) const fn may_serve(&self, leases: LiveLeases) -> bool {
         matches!(&self.role, Role::Leading(leading) if leading.pair.may_serve(leases))
     }
 
@@ -217,7 +217,7 @@ impl Hosted {
     }
 
     /// Returns the time of the next [`RoomInput::Timeout`], with these leases of the node.
-    pub(crate) fn deadline(&self, leases: Leases) -> Option<Instant> {
+    pub(crate) fn deadline(&self, leases: LiveLeases) -> Option<Instant> {
         let role = match &self.role {
             Role::Claiming(claiming) => claiming.deadline(),
             Role::Leading(leading) => leading.deadline(&self.common, leases),

@@ -9,7 +9,7 @@
 use alloc::boxed::Box;
 use core::fmt;
 
-use super::context::Leases;
+use super::context::LiveLeases;
 use super::op_stream::OpStream;
 use crate::base::id::NodeId;
 use crate::base::plant::{Plant, Planted};
@@ -153,7 +153,7 @@ impl Pair {
     }
 
     /// Returns true if ops may be appended: they can be committed sooner or later.
-    pub(super) const fn may_serve(&self, leases: Leases) -> bool {
+    pub(super) const fn may_serve(&self, leases: LiveLeases) -> bool {
         match self.state {
             PairState::Alone | PairState::Recruiting | PairState::Naming | PairState::Dropping => leases.lone,
             PairState::Paired => leases.rooms,
@@ -161,7 +161,7 @@ impl Pair {
     }
 
     /// Returns true if an op may be committed.
-    pub(super) fn may_commit(&self, op: u64, leases: Leases, planted: Planted) -> bool {
+    pub(super) fn may_commit(&self, op: u64, leases: LiveLeases, planted: Planted) -> bool {
         let is_stored =
             || self.peer().and_then(|peer| peer.stream.as_ref()).is_some_and(|stream| op <= stream.stored());
         self.may_serve(leases)
@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn an_op_is_committed_only_if_it_cannot_be_lost() {
         let leases =
-            [(false, false), (false, true), (true, true)].map(|(lone, rooms)| Leases { lone, rooms });
+            [(false, false), (false, true), (true, true)].map(|(lone, rooms)| LiveLeases { lone, rooms });
         for (state, unstored, stored) in [
             (PairState::Alone, [false, false, true], [false, false, true]),
             (PairState::Recruiting, [false, false, true], [false, false, true]),

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use skirmish_proto::v1;
 
 use super::common::Common;
-use super::context::Leases;
+use super::context::LiveLeases;
 use super::leading::Leading;
 use super::op_stream::OpStream;
 use super::pair::{PairPeer, PairState, PairStep};
@@ -30,7 +30,7 @@ impl Leading {
     // Getters.
 
     /// Returns the time at which the pair has to be reviewed.
-    pub(super) fn pair_deadline(&self, common: &Common, leases: Leases) -> Option<Instant> {
+    pub(super) fn pair_deadline(&self, common: &Common, leases: LiveLeases) -> Option<Instant> {
         let peer = self.pair.peer().filter(|peer| !peer.is_lost && peer.owes());
         let recruits = self.pair.may_serve(leases) && common.room.pending_ops() == 0;
         let recruit_at = self.pair.recruit_at.filter(|_| recruits);

@@ -44,6 +44,24 @@ impl Following {
         }
     }
 
+    /// Tells a node that takes this one for the primary which node leads, and lets it wait for this one
+    /// to lead if this is the backup. Returns false if the node can only be refused.
+    pub(super) fn redirect(&mut self, common: &Common, cx: &mut RoomContext<'_>, link: Key) -> bool {
+        if !self.keep_waiting(common, cx, link) && self.term < 2 {
+            return false;
+        }
+        let backup = if self.is_backup() { Some(cx.node) } else { self.backup };
+        let lead = v1::Lead {
+            room: common.room.name().as_str().into(),
+            epoch: common.room.epoch(),
+            term: self.term,
+            primary: self.primary.0,
+            backup: backup.map_or(0, |backup| backup.0),
+        };
+        common.tell_plain(cx, link, v1::Kind::Lead, &lead);
+        true
+    }
+
     /// Follows another primary of the same life of the room.
     pub(super) fn adopt(
         &mut self,
@@ -79,6 +97,17 @@ impl Following {
             if let Some(node) = backup {
                 common.emit(cx, RoomEffect::Follow { node });
             }
+        }
+    }
+
+    /// Finds out whether the primary leads that does not send the tail. It may have been dead when this
+    /// node heard of it.
+    fn doubt_primary(&mut self, common: &Common, cx: &mut RoomContext<'_>) {
+        if self.is_backup() {
+            self.suspect(common, cx);
+        } else if cx.config.replication.replicas > 1 {
+            self.look_at = Some(cx.now.instant);
+            self.look(common, cx);
         }
     }
 
@@ -278,6 +307,7 @@ impl Following {
     pub(super) fn tail_overdue(&mut self, common: &mut Common, cx: &mut RoomContext<'_>) {
         if self.overdue_at().is_some_and(|until| until <= cx.now.instant) {
             self.detach(cx);
+            self.doubt_primary(common, cx);
             let overdue = common.locals.take(|local| local.waits && local.number == 0);
             for local in overdue {
                 common.emit(cx, RoomEffect::Expel { session: local.session, reason: v1::LeftReason::Gone });

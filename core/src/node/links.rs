@@ -46,6 +46,8 @@ impl Node {
         let (peers, mut cx) = self.linking(now);
         peers.handle_record(&mut cx, node, record);
         self.expect_clock(node, record);
+        // A node with an open link may have been without a name until now.
+        self.offer_candidate(now);
     }
 
     /// The registry does not name a node any more.

@@ -402,8 +402,9 @@ impl Node {
     /// nodes need not wait until its leases end. Must be the last command.
     pub fn stop(&mut self, now: Now) {
         let now = self.begin(now);
-        self.stop_links(now);
+        // First: a room that loses its links here must not be taken over any more.
         self.registrar.stop(now);
+        self.stop_links(now);
         self.consult_registrar(now);
     }
 

@@ -21,7 +21,7 @@ use crate::base::slab::{Key, Slab};
 use crate::base::time::{Instant, Now};
 use crate::config::Config;
 use crate::hosting::{
-    Arrival, Departure, Hosted, KeptPlaces, Leases, RoomContext, RoomCounts, RoomEffect, RoomEffects,
+    Arrival, Departure, Hosted, KeptPlaces, LiveLeases, RoomContext, RoomCounts, RoomEffect, RoomEffects,
     RoomInput, join_deadline,
 };
 use crate::matchmaking::{PlayerTickets, keys};
@@ -48,7 +48,7 @@ struct Placed {
 /// Parts of a node that its rooms use.
 pub(super) struct Surroundings<'a> {
     pub(super) node: NodeId,
-    pub(super) leases: Leases,
+    pub(super) leases: LiveLeases,
     pub(super) candidates: &'a LinkedNodes<'a>,
     pub(super) config: &'a Config,
     pub(super) places: &'a PlayerTickets,
@@ -177,8 +177,8 @@ impl Node {
     // Inputs of rooms.
 
     /// Returns the leases that surely live.
-    pub(super) fn leases(&self, now: Instant) -> Leases {
-        Leases { lone: self.registrar.may_serve(now), rooms: self.registrar.keeps_rooms(now) }
+    pub(super) fn leases(&self, now: Instant) -> LiveLeases {
+        LiveLeases { lone: self.registrar.may_serve(now), rooms: self.registrar.keeps_rooms(now) }
     }
 
     /// Calls a room, and executes the effects. Returns `None` if the room is gone.
@@ -390,7 +390,7 @@ impl Node {
         if let Some(room) = self.rooms.by_name.get(name) {
             return Some(*room);
         }
-        let (node, leases) = (self.id, Leases::default());
+        let (node, leases) = (self.id, LiveLeases::default());
         let Self { rooms, config, player_tickets, peers, registrar, rng, zstd, bugs, planted, .. } = self;
         let (candidates, places, planted) = (&LinkedNodes { peers, registrar }, player_tickets, *planted);
         let around = Surroundings { node, leases, candidates, config, places, rng, zstd, bugs, planted };

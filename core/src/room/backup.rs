@@ -17,7 +17,6 @@ use super::pending::PendingOp;
 use super::turn::Turn;
 use super::{RecentlyLeft, Room};
 use crate::base::id::{Name, SessionId};
-use crate::base::plant::Plant;
 use crate::base::time::{Duration, Now};
 
 /// Result of storing an op.
@@ -197,8 +196,7 @@ impl Room {
             return Ok(OpStored::Gap);
         }
         let known = self.pending.iter().find(|pending| pending.op.number == number);
-        let keeps = self.planted.is(Plant::TailKept);
-        if known.is_some_and(|known| known.op.term == message.term || keeps) {
+        if known.is_some_and(|known| known.op.term == message.term) {
             return Ok(OpStored::Stored);
         }
         let op = PendingOp::from_message(message)?;

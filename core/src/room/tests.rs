@@ -268,3 +268,67 @@ proptest! {
         prop_assert_eq!(applied, expected);
     }
 }
+
+/// Returns a room with a member, and a backup of it that has the entry of the join.
+fn with_backup() -> (Room, Room) {
+    let mut primary = room(|_| {}, "arena", 0);
+    primary.join(at(1), player(1), seat(1, 5));
+    commit(&mut primary, at(1));
+    primary.begin_digest();
+    let mut backup = room(|_| {}, "arena", 0);
+    let (entry, frame) = entry_of(&primary, 1);
+    backup.follow(&entry, frame, &mut Zstd::default());
+    backup.install(at(2), primary.installed()).unwrap();
+    (primary, backup)
+}
+
+fn entry_of(room: &Room, seq: u64) -> (v1::Entry, Bytes) {
+    let bytes = room.log().get(seq, false).unwrap().clone();
+    let frame = Frame::decode(bytes.clone(), 1 << 20).unwrap();
+    match wire::ToNode::decode(&frame, bytes).unwrap() {
+        wire::ToNode::Room(wire::RoomMessage::Entry(entry, bytes)) => (entry, bytes),
+        other => panic!("the log has {other:?}"),
+    }
+}
+
+#[test]
+fn a_backup_that_applies_the_same_ops_has_the_same_entries_members_and_digest() {
+    let (mut primary, mut backup) = with_backup();
+    primary.say(at(3), 1, say(1, 10), v1::Metadata::default());
+    primary.join(at(4), player(2), seat(2, 6));
+    primary.seat(at(5), 1, seat(1, 8));
+    primary.leave(at(6), 2);
+    for op in primary.ops_after(0) {
+        assert_eq!(backup.store(op), Ok(OpStored::Stored));
+    }
+    commit(&mut primary, at(7));
+    assert_ne!(primary.applied_op(), backup.applied_op());
+    commit(&mut backup, at(9));
+    assert_eq!(primary.applied_op(), backup.applied_op());
+    assert_eq!((primary.members(), primary.turn()), (backup.members(), backup.turn()));
+    for seq in 1..=primary.log().head() {
+        assert_eq!(primary.log().get(seq, false), backup.log().get(seq, false));
+    }
+    assert!(backup.has_outlived(at(8), &player(2), 5), "who left is known");
+}
+
+#[test]
+fn an_op_of_a_later_term_replaces_the_one_in_its_place_and_all_behind() {
+    let (mut primary, mut backup) = with_backup();
+    for client_seq in 1..=3 {
+        primary.say(at(3), 1, say(client_seq, 10), v1::Metadata::default());
+    }
+    let ops: Vec<v1::Op> = primary.ops_after(0).collect();
+    assert_eq!(backup.store(ops[1].clone()), Ok(OpStored::Gap));
+    for op in &ops {
+        assert_eq!(backup.store(op.clone()), Ok(OpStored::Stored));
+    }
+    assert_eq!(backup.runs(), [v1::OpRun { term: 1, last: 4 }]);
+    let other = v1::Op { term: 2, ..ops[1].clone() };
+    assert_eq!(backup.store(other), Ok(OpStored::Stored));
+    assert_eq!(backup.runs(), [v1::OpRun { term: 1, last: 2 }, v1::OpRun { term: 2, last: 3 }]);
+    let malformed = v1::Op { number: 4, term: 2, ..v1::Op::default() };
+    assert_eq!(backup.store(malformed), Err(MalformedOp));
+    commit(&mut backup, at(9));
+    assert_eq!(backup.store(ops[0].clone()), Ok(OpStored::Applied));
+}

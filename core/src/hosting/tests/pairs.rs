@@ -3,9 +3,9 @@
 use alloc::vec::Vec;
 
 use super::record::node;
-use super::sites::Sites;
+use super::sites::{Sites, config};
 use crate::base::plant::Planted;
-use crate::hosting::{Role, SayVerdict};
+use crate::hosting::{Role, RoomInput, SayVerdict};
 
 /// Nodes with a member each, of a room with a backup. The first node is the primary.
 fn pair_on(count: usize) -> Sites {
@@ -181,4 +181,27 @@ fn a_primary_that_was_suspected_wrongly_becomes_the_backup() {
     }
     assert_eq!((head(&sites, 0), head(&sites, 1)), (4, 4));
     assert_eq!((sites.sites[0].player.expelled, sites.sites[1].player.expelled), (None, None));
+}
+
+#[test]
+fn a_backup_that_has_owed_nothing_for_long_is_kept() {
+    let mut sites = pair_on(2);
+    sites.pass(config().replication.backup_patience * 5);
+    say(&mut sites, 0);
+    sites.input(0, RoomInput::Timeout);
+    sites.settle();
+    assert_eq!(sites.registry.record.unwrap().backup, Some(node(1)));
+}
+
+#[test]
+fn a_backup_that_stores_nothing_is_dropped() {
+    let mut sites = pair_on(2);
+    sites.say(0);
+    sites.pass(config().replication.backup_patience);
+    sites.input(0, RoomInput::Timeout);
+    sites.registry.take_request(0);
+    assert_eq!(sites.registry.record.unwrap().backup, None);
+    sites.take_news(0);
+    sites.check();
+    assert_eq!(sites.in_log(0), [1], "the primary commits alone");
 }

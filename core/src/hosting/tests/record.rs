@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use super::sites::Sites;
 use crate::base::id::NodeId;
-use crate::hosting::{Leases, RoomInput};
+use crate::hosting::{LiveLeases, RoomInput};
 use crate::registrar::Reign;
 
 /// A request to the registry.
@@ -161,11 +161,11 @@ impl Sites {
         self.input(at, input);
     }
 
-    // Leases.
+    // LiveLeases.
 
     /// Lets the leases of a node end, as far as the node knows.
     pub(super) fn lapse(&mut self, at: usize) {
-        self.sites[at].leases = Leases::default();
+        self.sites[at].leases = LiveLeases::default();
     }
 
     /// Lets the lease of a node end, as far as the node knows, but not that of its rooms.
@@ -198,7 +198,7 @@ impl Sites {
             self.take_news(at);
         }
         self.registry.named[at] = true;
-        self.sites[at].leases = Leases { lone: true, rooms: true };
+        self.sites[at].leases = LiveLeases { lone: true, rooms: true };
         self.input(at, RoomInput::Leased);
     }
 
@@ -212,7 +212,7 @@ impl Sites {
             }
         }
         let site = &mut self.sites[at];
-        (site.lives, site.leases) = (false, Leases::default());
+        (site.lives, site.leases) = (false, LiveLeases::default());
         site.player.wants = false;
         (site.player.is_local, site.player.number) = (false, 0);
         self.registry.news[at].clear();

@@ -20,7 +20,7 @@ use crate::base::slab::Key;
 use crate::base::time::{Duration, Instant, Now, Wall};
 use crate::config::Config;
 use crate::hosting::{
-    Arrival, Candidates, Departure, Hosted, KeptPlaces, Leases, RoomContext, RoomCounts, RoomEffect,
+    Arrival, Candidates, Departure, Hosted, KeptPlaces, LiveLeases, RoomContext, RoomCounts, RoomEffect,
     RoomEffects, RoomInput, SayVerdict, join_deadline,
 };
 use crate::registrar::Reign;
@@ -80,7 +80,7 @@ pub(super) struct Site {
     pub(super) hosted: Option<Hosted>,
     /// False once the process is dead.
     pub(super) lives: bool,
-    pub(super) leases: Leases,
+    pub(super) leases: LiveLeases,
     /// Epoch and newest entry of the room since the leases may have ended, if the node is its primary.
     ended_at: Option<(u64, u64)>,
     pub(super) player: Player,
@@ -124,7 +124,7 @@ impl Sites {
         let site = |at: usize| Site {
             hosted: None,
             lives: true,
-            leases: Leases { lone: true, rooms: true },
+            leases: LiveLeases { lone: true, rooms: true },
             ended_at: None,
             player: Player::default(),
             follows: BTreeSet::new(),

@@ -231,7 +231,7 @@ async fn a_node_that_does_not_read_costs_no_more_than_the_buffers() {
             break epoch;
         }
     };
-    let attach = v1::Attach { room: "arena".to_owned(), epoch, seq: 0, number: 1 };
+    let attach = v1::Attach { room: "arena".to_owned(), epoch, number: 1, ..v1::Attach::default() };
     other.send(&encode(v1::Kind::Attach, &v1::Metadata::default(), &attach)).await;
     assert!(matches!(other.next().await, ToNode::Room(RoomMessage::Attached(_))));
 

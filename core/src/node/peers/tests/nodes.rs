@@ -222,7 +222,7 @@ fn rooms_are_followed_at_a_node_without_a_name_until_the_registry_has_forgotten_
         ended = bench.effects();
     }
     assert!(bench.now.instant.since(until) < Duration::from_secs(1), "{ended:?}");
-    assert_eq!(ended, [PeersEffect::RoomsOver { rooms: vec![room(1)] }]);
+    assert_eq!(ended, [PeersEffect::RoomsOver { node: HIGHER, rooms: vec![room(1)] }]);
     assert_eq!(bench.peers.link_to(HIGHER), Some(link), "it may be named again");
 }
 

@@ -107,8 +107,8 @@ impl Oracle {
                 }
             }
             Decision::SessionKept { player, epoch } => {
-                self.rises((node, true, player.clone()), epoch);
-                let before = self.epochs.insert((true, player.clone(), epoch), node);
+                self.rises((node, true, player.clone()), (epoch, 0));
+                let before = self.epochs.insert((true, player.clone(), epoch, 0), node);
                 assert_eq!(before, None, "{node}: epoch {epoch} of {player} was granted before");
             }
             Decision::SessionLost { player, epoch } => {
