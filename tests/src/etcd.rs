@@ -393,7 +393,9 @@ fn free_addresses<const N: usize>() -> [SocketAddr; N] {
     // All listeners stay open until all ports are known, so that the ports differ.
     let listeners = [(); N].map(|()| {
         let mut ports = std::iter::repeat_with(|| {
-            let next = u64::from(std::process::id()) * 64 + NEXT.fetch_add(1, Ordering::Relaxed);
+            // Test programs that start one after the other have neighbouring numbers, and up to a thousand
+            // ports each.
+            let next = u64::from(std::process::id()) * 1_009 + NEXT.fetch_add(1, Ordering::Relaxed);
             TcpListener::bind(("127.0.0.1", 20_000 + u16::try_from(next % 10_000).expect("it is below")))
         });
         ports.find_map(Result::ok).expect("there is no end of them")
