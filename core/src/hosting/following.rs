@@ -322,6 +322,10 @@ impl Following {
             // The session has left since and joins again; that join has an answer of its own.
             return;
         }
+        if entered.member == 0 && entered.session_epoch < local.epoch {
+            // The session was registered anew since, and has entered again with that epoch.
+            return;
+        }
         if entered.member == 0 {
             let session = local.session;
             return common.expel(cx, session, entered.reason());
