@@ -205,3 +205,24 @@ fn a_backup_that_stores_nothing_is_dropped() {
     sites.check();
     assert_eq!(sites.in_log(0), [1], "the primary commits alone");
 }
+
+#[test]
+fn a_follower_that_asks_the_primary_of_before_is_told_who_leads() {
+    let mut sites = pair_on(3);
+    sites.cut(0, 2);
+    sites.cut(1, 2);
+    sites.cut(0, 1);
+    // The swap comes before the primary drops its backup.
+    sites.registry.take_request(1);
+    sites.settle();
+    sites.connect(0, 1);
+    sites.settle();
+    assert!(leads(&sites, 1) && !leads(&sites, 0));
+    // The third node has not heard of it, and comes back to the node that it knows.
+    sites.connect(0, 2);
+    sites.settle();
+    sites.connect(1, 2);
+    sites.settle();
+    say(&mut sites, 2);
+    assert_eq!((sites.in_log(2), sites.sites[2].player.expelled), (Vec::from([1]), None));
+}

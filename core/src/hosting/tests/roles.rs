@@ -6,7 +6,8 @@ use skirmish_proto::v1;
 
 use super::sites::Sites;
 use crate::base::plant::Planted;
-use crate::hosting::{ATTACH_TIMEOUT, Role, SayVerdict};
+use crate::hosting::{ATTACH_TIMEOUT, Role, RoomInput, SayVerdict};
+use crate::wire::RoomMessage;
 
 /// Nodes with a member each; the first is the primary of the room.
 fn room_on(count: usize) -> Sites {
@@ -141,4 +142,33 @@ fn a_session_that_is_registered_anew_enters_with_its_new_epoch_in_every_role() {
     sites.raise(0, 8);
     sites.settle();
     assert_eq!(seat(&sites, 1), 8, "while the room is claimed");
+}
+
+#[test]
+fn a_refusal_of_an_older_session_epoch_does_not_expel_the_session() {
+    let mut sites = one_on_its_way();
+    sites.take_frame(1, 0);
+    sites.take_frame(0, 1);
+    sites.raise(1, 9);
+    let hosted = sites.sites[1].hosted.as_ref().unwrap();
+    let local = hosted.common.locals.iter().next().unwrap();
+    let refusal = |session_epoch| v1::Entered {
+        room: "arena".into(),
+        epoch: hosted.room().epoch(),
+        session: bytes::Bytes::copy_from_slice(local.id.as_bytes()),
+        reason: v1::LeftReason::Gone.into(),
+        session_epoch,
+        attempt: local.attempt,
+        ..v1::Entered::default()
+    };
+    let (late, newest) = (RoomMessage::Entered(refusal(0)), RoomMessage::Entered(refusal(9)));
+    let from = |message| {
+        let (link, metadata) = (hosted.upstream().unwrap(), v1::Metadata::default());
+        RoomInput::From { link, node: super::record::node(0), message, metadata }
+    };
+    let (late, newest) = (from(late), from(newest));
+    sites.input(1, late);
+    assert_eq!(sites.sites[1].player.expelled, None);
+    sites.input(1, newest);
+    assert_eq!(sites.sites[1].player.expelled, Some(v1::LeftReason::Gone));
 }
