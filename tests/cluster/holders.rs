@@ -64,12 +64,11 @@ pub(crate) async fn holders_now<R: Registry>(
     differ(&mut wrong, "nodes in etcd", keys, expected);
     let node_lease = |id: u64| registered.iter().find(|kv| key(kv) == format!("/nodes/{id:016x}"))?.lease;
 
-    let sessions: BTreeMap<_, _> = nodes.records("/sessions/").await.iter().map(held).collect();
-    let of_player = |(player, node): (&&str, &usize)| {
-        let id = ids[*node];
-        (format!("/sessions/player:{player}"), (Some(id), node_lease(id)))
-    };
-    differ(&mut wrong, "sessions in etcd", sessions, players.iter().map(of_player).collect());
+    let sessions: Vec<_> = nodes.records("/sessions/").await.iter().map(held).collect();
+    let owners: BTreeMap<_, _> = sessions.iter().map(|(key, (owner, _))| (key.clone(), *owner)).collect();
+    let of_player =
+        |(player, node): (&&str, &usize)| (format!("/sessions/player:{player}"), Some(ids[*node]));
+    differ(&mut wrong, "sessions in etcd", owners, players.iter().map(of_player).collect());
 
     let rooms = nodes.records("/rooms/").await;
     let keys: Vec<_> = rooms.iter().map(key).collect();
@@ -85,6 +84,16 @@ pub(crate) async fn holders_now<R: Registry>(
     let used = ids.iter().map(|id| node_lease(*id)).chain([room_lease]);
     let used: BTreeSet<_> = used.map(|lease| lease.filter(|lease| leases.contains(lease))).collect();
     differ(&mut wrong, "leases of nodes and of the room", used.iter().flatten().count(), ids.len() + 1);
+    // Sessions are on the lease of rooms of their node.
+    let of_sessions: BTreeSet<_> = sessions.iter().map(|(_, held)| *held).collect();
+    let owners: BTreeSet<_> = of_sessions.iter().map(|(owner, _)| *owner).collect();
+    differ(&mut wrong, "leases of sessions, one for each node", of_sessions.len(), owners.len());
+    for (owner, lease) in of_sessions {
+        let is_of_rooms = lease.is_some_and(|lease| leases.contains(&lease))
+            && ids.iter().all(|id| node_lease(*id) != lease)
+            && (owner == Some(primary)) == (lease == room_lease);
+        differ(&mut wrong, &format!("{lease:?} of sessions is the lease of rooms"), is_of_rooms, true);
+    }
 
     for (index, node) in nodes.nodes.iter().enumerate() {
         let here = players.values().filter(|at| **at == index).count();
