@@ -8,8 +8,9 @@
 //!
 //! Its wall clock still counts: others are no more right because their registry is out of reach.
 //!
-//! The rooms are not kept for ever: [`room_ttl`](crate::registrar::RegistrarConfig::room_ttl) later
-//! the registry has forgotten them too, unless the node was named again.
+//! The rooms are not kept for ever: another [`node_ttl`](crate::registrar::RegistrarConfig::node_ttl)
+//! later they are over here, unless the node was named again. A node that alone does not reach etcd
+//! leads them no more, and others may.
 
 use alloc::vec::Vec;
 
@@ -60,13 +61,13 @@ impl Peers {
             agenda.book(
                 PeersTimer::Dial(node),
                 peer.booking(),
-                cx.now.instant + cx.config.registrar.room_ttl,
+                cx.now.instant + cx.config.registrar.node_ttl,
             );
         }
         true
     }
 
-    /// Ends the rooms that are followed at a node whose rooms the registry has forgotten.
+    /// Ends the rooms that are followed at a node that has been without a name for long.
     pub(super) fn rooms_overdue(&mut self, cx: &Cx<'_>, node: NodeId) {
         if let Some(peer) = self.nodes.get_mut(&node) {
             peer.booking().clear();

@@ -66,9 +66,9 @@ fn rooms_of_a_node_that_is_not_named_end_when_it_dies() {
 }
 
 #[test]
-fn rooms_of_a_node_that_is_not_named_are_kept_until_the_registry_has_forgotten_them() {
+fn rooms_of_a_node_that_is_not_named_are_kept_for_the_time_of_a_lease() {
     let (mut cluster, _ann, bob) = lapsed();
-    let ttl = cluster.node(1).config().registrar.room_ttl;
+    let ttl = cluster.node(1).config().registrar.node_ttl;
     cluster.advance(ttl.saturating_sub(Duration::from_secs(10)));
     assert_eq!(cluster.received(&bob), []);
     cluster.advance(Duration::from_secs(11));

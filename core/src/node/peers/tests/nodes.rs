@@ -210,11 +210,11 @@ fn a_node_without_a_name_is_dead_once_its_link_is_gone() {
 }
 
 #[test]
-fn rooms_are_followed_at_a_node_without_a_name_until_the_registry_has_forgotten_them() {
+fn rooms_are_followed_at_a_node_without_a_name_for_the_time_of_a_lease() {
     let (mut bench, link) = kept();
-    bench.config.links.heartbeat.interval = bench.config.registrar.room_ttl * 2;
+    bench.config.links.heartbeat.interval = bench.config.registrar.node_ttl * 2;
     bench.frame(link, v1::Kind::Detach, &v1::Detach::default());
-    let until = bench.now.instant + bench.config.registrar.room_ttl;
+    let until = bench.now.instant + bench.config.registrar.node_ttl;
     let mut ended = Vec::new();
     while ended.is_empty() {
         bench.frame(link, v1::Kind::Detach, &v1::Detach::default());
