@@ -72,7 +72,7 @@ impl Hosted {
         cx.effects.counts.members -= common.room.members().len();
         let Common { room, locals, .. } = common;
         for local in locals.iter_mut() {
-            // What was appended may be lost, and is sent again.
+            // Messages that were appended may be lost, and are sent again.
             local.relayed = room.future_member(local.number).map_or(0, |member| member.client_seq);
             (local.waits, local.granted, local.held) = (true, None, true);
         }
