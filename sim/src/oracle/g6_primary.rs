@@ -1,6 +1,6 @@
 //! G6: one primary. Only one node ever leads a term of a life of a room. A node whose lease may be
-//! over writes nothing. No two nodes may commit changes alone at once. A client that was notified of a later life
-//! gets nothing of an earlier one.
+//! over writes nothing. No two nodes may commit changes alone at once. A client that was notified of
+//! a later life gets nothing of an earlier one.
 
 use std::collections::BTreeMap;
 
