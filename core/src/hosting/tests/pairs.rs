@@ -227,3 +227,21 @@ fn a_follower_that_asks_the_primary_of_before_is_told_who_leads() {
     say(&mut sites, 2);
     assert_eq!((sites.in_log(2), sites.sites[2].player.expelled), (Vec::from([1]), None));
 }
+
+#[test]
+fn a_message_that_a_deposed_primary_could_not_commit_is_sent_again() {
+    let mut sites = pair_on(2);
+    sites.cut(0, 1);
+    sites.sites[0].player.to_say = 1;
+    sites.say(0);
+    assert_eq!(sites.judge(0, 1, true), SayVerdict::Passed, "appended, and not stored by the backup");
+    sites.registry.take_request(1);
+    sites.settle();
+    sites.connect(0, 1);
+    sites.settle();
+    assert!(leads(&sites, 1) && !leads(&sites, 0));
+    assert_eq!(sites.sites[0].player.said, 0, "the client is told");
+    sites.say(0);
+    sites.settle();
+    assert_eq!(sites.in_log(0), [1]);
+}
