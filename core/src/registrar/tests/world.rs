@@ -401,6 +401,7 @@ impl World {
         }
         let now = node.now(self.at);
         match reign {
+            Some(reign) if kind >= 5 && !self.oracle.reigns.may_have_copy(node.id, &room, reign) => {}
             Some(reign) if kind >= 5 => {
                 // Nodes know the revisions of records that name them.
                 let known = if reign.backup == Some(node.id) { reign.revision } else { 0 };
@@ -566,6 +567,12 @@ fn seeds_with_pairs() {
 #[test]
 fn a_session_is_not_lost_to_an_older_one() {
     run(13_089_270_498_289_127_036);
+}
+
+/// A store that was wiped comes back as it was before, with the record of a room whose term is long over.
+#[test]
+fn a_term_is_not_granted_again_by_a_store_that_comes_back() {
+    play(World::paired(11_867_093_799_730_726_287));
 }
 
 #[test]

@@ -17,6 +17,8 @@ pub(super) struct Reigns {
     /// All records, by room and revision, but for those of earlier terms in a store that went back. A node
     /// that has such a room began anew without it.
     history: BTreeMap<(Name, u64), Reign>,
+    /// Nodes that have begun anew, each with the records of that moment: the node has no copy of their rooms.
+    forgotten: BTreeMap<NodeId, BTreeSet<(Name, u64)>>,
     /// Highest term in each epoch of a room.
     terms: BTreeMap<(Name, u64), u32>,
     /// Backups that a primary may name in its term: the confirmed one, and those wished for since.
@@ -33,6 +35,13 @@ impl Reigns {
     pub(super) fn of(&self, room: &Name, age: usize) -> Option<Reign> {
         let of_room = self.history.iter().filter(|((name, _), _)| name == room);
         of_room.rev().nth(age).map(|(_, reign)| *reign)
+    }
+
+    /// Returns true if a node may have a copy of a room of this reign. Only a node with a copy asks for a swap,
+    /// and a node that begins anew closes its rooms.
+    pub(super) fn may_have_copy(&self, node: NodeId, room: &Name, reign: Reign) -> bool {
+        let forgotten = self.forgotten.get(&node);
+        forgotten.is_none_or(|records| !records.contains(&(room.clone(), reign.revision)))
     }
 
     /// Handles a wish of a node for a backup.
@@ -67,7 +76,10 @@ impl Reigns {
                 self.deposed += 1;
                 assert_ne!(reign.primary, node);
             }
-            Decision::Anew { .. } => self.wishes.retain(|(id, ..), _| *id != node),
+            Decision::Anew { .. } => {
+                self.wishes.retain(|(id, ..), _| *id != node);
+                self.forgotten.insert(node, self.history.keys().cloned().collect());
+            }
             _ => {}
         }
     }
