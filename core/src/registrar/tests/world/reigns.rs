@@ -46,8 +46,11 @@ impl Reigns {
 
     /// Handles a wish of a node for a backup.
     pub(super) fn wished(&mut self, registrar: &Registrar, room: &Name, backup: Option<NodeId>) {
-        if let Some(Reign { epoch, term, primary, .. }) = registrar.reign(room) {
-            self.wishes.entry((primary, room.clone(), epoch, term)).or_default().push(backup);
+        // In a store that went back, a request of an earlier wish may still be executed, until the node notices.
+        if let Some(Reign { epoch, term, primary, .. }) = registrar.reign(room)
+            && let Some(wishes) = self.wishes.get_mut(&(primary, room.clone(), epoch, term))
+        {
+            wishes.push(backup);
         }
     }
 
@@ -68,9 +71,10 @@ impl Reigns {
                 }
                 assert_eq!(reign.backup, *backup, "{room} is paired as it is");
                 let key = (node, room.clone(), reign.epoch, reign.term);
-                let wishes = self.wishes.entry(key).or_default();
-                assert_eq!(wishes.last(), Some(backup), "the last wish");
-                *wishes = alloc::vec![*backup];
+                if let Some(wishes) = self.wishes.get(&key) {
+                    assert_eq!(wishes.last(), Some(backup), "the last wish");
+                }
+                self.wishes.insert(key, alloc::vec![*backup]);
             }
             Decision::RoomDeposed { reign, .. } => {
                 self.deposed += 1;
