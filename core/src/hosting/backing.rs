@@ -100,7 +100,6 @@ impl Following {
         if matches!(self.duty, Duty::Reader) {
             let until = cx.now.instant + cx.config.replication.backup_patience * 2;
             self.duty = Duty::Candidate { until };
-            cx.effects.marks.book = true;
         }
     }
 
@@ -121,7 +120,6 @@ impl Following {
         } else {
             self.tell_stored(common, cx, link, number, true);
         }
-        cx.effects.marks.book = true;
     }
 
     fn tell_stored(&self, common: &Common, cx: &mut RoomContext<'_>, link: Key, number: u64, refused: bool) {
@@ -177,7 +175,6 @@ impl Following {
             }
             common.room.end_backup();
         }
-        cx.effects.marks.book = true;
     }
 
     /// Applies ops up to a number.
@@ -227,7 +224,6 @@ impl Following {
             } else {
                 Takeover::Again(cx.now.instant + SWAP_PAUSE)
             };
-            cx.effects.marks.book = true;
         }
     }
 

@@ -99,7 +99,6 @@ impl Common {
             cx.effects.counts.state_full += 1;
         }
         cx.effects.marks.wake_links = true;
-        cx.effects.marks.book = true;
     }
 
     /// Collects tombstones, and releases entries at the end of their interval.

@@ -32,13 +32,11 @@ impl Leading {
     /// Keeps a member without a session for as long as sessions are kept.
     fn set_away(&mut self, cx: &mut RoomContext<'_>, number: u32) {
         self.place(number, Place::Away(cx.now.instant + cx.config.sessions.ttl));
-        cx.effects.marks.book = true;
     }
 
     /// Removes a member. While the room may not be changed, the member is only marked, and removed
     /// later.
     pub(super) fn remove_member(&mut self, common: &mut Common, cx: &mut RoomContext<'_>, number: u32) {
-        cx.effects.marks.book = true;
         if common.room.future_member(number).is_none() {
             // Else the deadline of the member would stay for ever.
             self.forget(number);

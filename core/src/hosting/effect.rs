@@ -119,8 +119,6 @@ pub(crate) struct Marks {
     pub(crate) wake: bool,
     /// Links may read more.
     pub(crate) wake_links: bool,
-    /// A deadline of the room may be earlier than before.
-    pub(crate) book: bool,
     /// The room is closed.
     pub(crate) closed: bool,
 }

@@ -169,7 +169,6 @@ impl Following {
                 let mut merge = |entries: &[_]| replica.merge(cx.now, None, entries);
                 if super::member::merge_all(&mut merge, &state.entries, &mut cx.effects.counts) {
                     common.release(cx);
-                    cx.effects.marks.book = true;
                 }
             }
             RoomMessage::Recruit(_) => self.recruited(cx),

@@ -125,7 +125,6 @@ impl Leading {
                 self.expire_away(common, cx);
                 self.seat_waiting(common, cx);
                 self.review_pair(common, cx);
-                cx.effects.marks.book = true;
             }
             RoomInput::Timeout => {
                 self.end_turn(common, cx);
@@ -201,7 +200,6 @@ impl Leading {
                 let mut merge = |entries: &[_]| replica.merge_from_follower(cx.now, entries);
                 if super::member::merge_all(&mut merge, &state.entries, &mut cx.effects.counts) {
                     self.changed(common, cx);
-                    cx.effects.marks.book = true;
                 }
             }
             // Late: about an epoch of the room in which this node was a follower.
@@ -223,7 +221,6 @@ impl Leading {
             common.release(cx);
         } else {
             common.room.gather_until(cx.now.instant + interval);
-            cx.effects.marks.book = true;
         }
     }
 
@@ -261,7 +258,6 @@ impl Leading {
                     cx.effects.counts.entries += 1;
                     self.changed(common, cx);
                     if turned {
-                        cx.effects.marks.book = true;
                         self.record(common, cx);
                     }
                 }
@@ -289,7 +285,6 @@ impl Leading {
         if stream.is_through() {
             // Until now the backup has owed nothing.
             peer.patience = cx.now.instant + cx.config.replication.backup_patience;
-            cx.effects.marks.book = true;
         }
         for op in common.room.ops_after(stream.newest()) {
             stream.push(op);

@@ -115,7 +115,6 @@ impl Hosted {
                 Role::Leading(leading) => leading.changed(&mut self.common, cx),
                 Role::Claiming(_) | Role::Following(_) => self.common.release(cx),
             }
-            cx.effects.marks.book = true;
         }
         Ok(())
     }

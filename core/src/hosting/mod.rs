@@ -274,7 +274,6 @@ impl Hosted {
             input => {
                 if matches!(input, RoomInput::Timeout) {
                     common.timeout(cx);
-                    cx.effects.marks.book = true;
                 }
                 match role {
                     Role::Claiming(claiming) => claiming.handle(common, cx, input),
@@ -326,7 +325,6 @@ impl Hosted {
         let until = cx.now.instant + ATTACH_TIMEOUT;
         let following = Following::new(reign, until);
         let before = core::mem::replace(role, Role::Following(following));
-        cx.effects.marks.book = true;
         let Role::Claiming(claiming) = before else {
             return cx.bugs.found("a room is followed that was not being claimed");
         };
@@ -412,7 +410,6 @@ impl Hosted {
             self.common.locals.push(local);
         }
         self.role = Role::Claiming(Claiming::at(now + pause));
-        cx.effects.marks.book = true;
     }
 
     /// Checks the bounds of the room (G11), on a node with so many sessions and links.

@@ -55,7 +55,6 @@ impl Leading {
         if cx.config.replication.replicas < 2 {
             return;
         }
-        cx.effects.marks.book = true;
         self.check_patience(cx);
         match self.pair.state() {
             PairState::Alone => self.recruit(common, cx),

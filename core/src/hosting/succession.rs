@@ -43,7 +43,6 @@ impl Hosted {
         }
         cx.effects.counts.members += common.room.members().len();
         cx.effects.counts.rooms_taken_over += 1;
-        cx.effects.marks.book = true;
         common.emit(cx, RoomEffect::TookOver { epoch: common.room.epoch(), term: reign.term });
         leading.take_places(common, cx);
         let lead = leading.lead_message(common, cx);
@@ -93,7 +92,6 @@ impl Hosted {
             common.emit(cx, RoomEffect::Follow { node });
         }
         *role = Role::Following(following);
-        cx.effects.marks.book = true;
     }
 }
 

@@ -140,7 +140,6 @@ impl Following {
         if self.look_at.is_some_and(|at| at <= cx.now.instant) {
             self.look_at = Some(cx.now.instant + LOOK_PAUSE);
             common.emit(cx, RoomEffect::Claim);
-            cx.effects.marks.book = true;
         }
     }
 
@@ -238,7 +237,6 @@ impl Following {
     /// Waits for the tail from now on.
     fn detach(&mut self, cx: &mut RoomContext<'_>) {
         self.tail = Tail::Detached { until: cx.now.instant + ATTACH_TIMEOUT };
-        cx.effects.marks.book = true;
     }
 
     pub(super) fn unlinked(&mut self, common: &mut Common, cx: &mut RoomContext<'_>, link: Key) {

@@ -224,9 +224,7 @@ impl Node {
             if marks.wake || marks.wake_links {
                 self.wake_readers(room);
             }
-            if marks.book {
-                self.book_room(room);
-            }
+            self.book_room(room);
         }
         while let Some((room, name, effect)) = self.rooms.effects.poll() {
             self.carry_out(now, room, &name, effect);
