@@ -189,7 +189,7 @@ impl Leading {
         cx: &mut RoomContext<'_>,
         entrant: &Entrant,
     ) -> Result<(), v1::LeftReason> {
-        let Entrant { seat, place, player, .. } = entrant;
+        let Entrant { seat, player, .. } = entrant;
         let is_other =
             |member: &FutureMember<'_>| member.player == player && member.seat.session != seat.session;
         let others: Vec<(u32, Seat)> = common
@@ -203,15 +203,9 @@ impl Leading {
             return Err(v1::LeftReason::Gone);
         }
         for (number, _) in others {
+            // The session ends as well, but only once the registry says so.
             if let Some(Place::Here(session)) = self.places.get(&number).copied() {
-                match place {
-                    // The whole session is about to end, which its client is told.
-                    Place::There(_) => {
-                        common.locals.remove(session);
-                        common.emit(cx, RoomEffect::Drop { session });
-                    }
-                    Place::Here(_) | Place::Away(_) => common.expel(cx, session, v1::LeftReason::Gone),
-                }
+                common.expel(cx, session, v1::LeftReason::Gone);
             }
             self.remove_member(common, cx, number);
         }

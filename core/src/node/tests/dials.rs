@@ -126,6 +126,26 @@ fn a_client_resumes_the_rooms_that_a_late_hello_has_taken() {
     assert!(matches!(&told[..], [ToClient::Welcome(welcome), ToClient::Joined(_), ..] if welcome.resumed));
 }
 
+/// A node that does not hear from the registry cannot tell which of two sessions is the newer one.
+#[test]
+fn a_member_is_told_that_another_device_has_taken_its_place_even_if_its_node_hears_nothing() {
+    let mut cluster = Cluster::new(2);
+    let mut ann = Dialler { session: Bytes::new(), epoch: 0 };
+    let here = ann.connect(&mut cluster, 0, 1);
+    let join = v1::Join { room: "arena".into(), history: 0, request: 0 };
+    cluster.send(&here, v1::Kind::Join, &join);
+    cluster.received(&here);
+    cluster.unregistered = vec![0];
+    let other = cluster.accept(1, "ann");
+    let hello = v1::Hello { client: 78, dial: 1, joins: vec![join], ..v1::Hello::default() };
+    cluster.send(&other, v1::Kind::Hello, &hello);
+    assert!(matches!(&cluster.received(&other)[..], [ToClient::Welcome(_), ToClient::Joined(_), ..]));
+    let told = cluster.received(&here);
+    let left = |m: &ToClient| matches!(m, ToClient::Left(left) if left.reason() == v1::LeftReason::Gone);
+    assert!(told.iter().any(left), "{told:?}");
+    assert_eq!((end(&told), homes(&mut cluster)), (None, vec![0, 1]));
+}
+
 #[test]
 fn a_player_that_was_away_when_its_node_died_resumes_at_another_node_as_long_as_promised() {
     for away in [12_000, 39_999] {
