@@ -159,7 +159,7 @@ impl Leading {
         counts: &mut RoomCounts,
     ) -> Option<Bytes> {
         let frame = if reader.stores {
-            self.next_ops(common)
+            self.next_ops(common, link)
         } else {
             self.next_entry(common, reader, counts).or_else(|| self.next_install(common, link, reader))
         };

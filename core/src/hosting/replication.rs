@@ -264,10 +264,11 @@ impl Leading {
 
     // Frames for the backup.
 
-    /// Returns the next frame with ops for the backup.
-    pub(super) fn next_ops(&mut self, common: &Common) -> Option<Bytes> {
+    /// Returns the next frame with ops for the backup, if it reads over this link. A former backup reads
+    /// nothing until it asks for the tail.
+    pub(super) fn next_ops(&mut self, common: &Common, link: Key) -> Option<Bytes> {
         let room = &common.room;
-        let peer = self.pair.peer_mut()?;
+        let peer = self.pair.peer_mut().filter(|peer| peer.link == Some(link))?;
         let record = peer.record;
         let released = room.released_op();
         let ops = peer.stream.as_mut()?.next(released.number, OPS_FRAME_BYTES)?;

@@ -245,3 +245,27 @@ fn a_message_that_a_deposed_primary_could_not_commit_is_sent_again() {
     sites.settle();
     assert_eq!(sites.in_log(0), [1]);
 }
+
+#[test]
+fn the_ops_are_for_the_new_backup_even_if_the_former_one_has_not_heard_of_it() {
+    let mut sites = pair_on(3);
+    let backup = |sites: &Sites| sites.registry.record.unwrap().backup;
+    let former = (1..3).find(|at| backup(&sites) == Some(node(*at))).unwrap();
+    let next = 3 - former;
+    sites.say(0);
+    sites.pass(config().replication.backup_patience);
+    sites.input(0, RoomInput::Timeout);
+    sites.registry.take_request(0);
+    sites.take_news(0);
+    sites.input(0, RoomInput::Timeout);
+    // The former backup would read first.
+    sites.sites[0].player.to_say = 2;
+    sites.say(0);
+    let way = |sites: &Sites| [(0, next), (next, 0)].into_iter().find(|way| !sites.frames[way].is_empty());
+    while let Some((from, to)) = way(&sites) {
+        sites.take_frame(from, to);
+    }
+    assert_eq!((sites.in_log(0), head(&sites, next)), (Vec::from([1, 2]), head(&sites, 0)));
+    sites.settle();
+    assert_eq!((backup(&sites), head(&sites, former)), (Some(node(next)), head(&sites, 0)));
+}
