@@ -197,7 +197,7 @@ impl Backfilling {
 
     /// Judges the answer to the transaction.
     pub(super) fn judge(&self, fence: &Fence, succeeded: bool, answers: &[Answer]) -> ConsumeOutcome {
-        // No other matcher would write the same record.
+        // No other matcher would write the same record for these tickets.
         let is_written = |kv: &KeyValue| kv.value == self.record;
         judge(fence, core::slice::from_ref(&self.part), is_written, succeeded, answers)
     }

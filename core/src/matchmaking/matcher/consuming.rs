@@ -110,23 +110,26 @@ pub(super) fn judge(
     });
     let mut next = || found.next().flatten();
     let (matcher, written) = (next(), next());
-    if written.is_some_and(is_written) {
-        return ConsumeOutcome::Formed;
-    }
-    if matcher.is_none_or(|kv| kv.created != fence.epoch) {
-        return ConsumeOutcome::Deposed;
-    }
-    let mut same = BTreeSet::new();
+    let (mut same, mut is_consumed) = (BTreeSet::new(), true);
     for part in parts {
         let mut unchanged = true;
         for seat in &part.seats {
             let (ticket, notice) = (next(), next());
+            let is_there = ticket.is_some_and(|kv| kv.modified == seat.modified);
+            is_consumed &= !is_there;
             // The node with the session of a player in a match deletes the ticket.
-            unchanged &= ticket.is_some_and(|kv| kv.modified == seat.modified) && notice.is_none();
+            unchanged &= is_there && notice.is_none();
         }
         if unchanged {
             same.insert(part.key.clone());
         }
+    }
+    // An equal match may have been written for earlier tickets of the same players.
+    if is_consumed && written.is_some_and(is_written) {
+        return ConsumeOutcome::Formed;
+    }
+    if matcher.is_none_or(|kv| kv.created != fence.epoch) {
+        return ConsumeOutcome::Deposed;
     }
     ConsumeOutcome::Refused(same)
 }
@@ -150,4 +153,45 @@ pub(super) fn notify<'a>(
 
 pub(super) fn read(key: Bytes) -> RegistryOp {
     RegistryOp::Range(Range::of(Span::one(key)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::plant::Planted;
+    use crate::registry::LeaseId;
+
+    fn kv(modified: u64) -> KeyValue {
+        let (key, value) = (Bytes::new(), Bytes::new());
+        KeyValue { key, value, created: 5, modified, version: 1, lease: None }
+    }
+
+    #[test]
+    fn a_match_is_written_only_if_its_tickets_are_gone() {
+        let player = Name::new("ann").unwrap();
+        let (mode, planted) = (Name::new("duel").unwrap(), Planted::default());
+        let fence = Fence { mode, epoch: 5, lease: LeaseId(9), planted };
+        let seat = MatchedPlayer {
+            player: player.clone(),
+            modified: 7,
+            search: 1,
+            joined: false,
+            since_ms: 0,
+            waited_ms: 0,
+        };
+        let part = MatchedGroup { key: GroupKey::Alone(player), seats: Vec::from([seat]) };
+        let judged = |ticket: Option<KeyValue>, is_written: bool| {
+            let found = [Some(kv(5)), Some(kv(6)), ticket, None];
+            let range =
+                |kv: Option<KeyValue>| Answer::Range { kvs: Vec::from_iter(kv), more: false, count: 1 };
+            let answers = found.map(range);
+            judge(&fence, core::slice::from_ref(&part), |_| is_written, false, &answers)
+        };
+        let refused = |keys: &[&GroupKey]| ConsumeOutcome::Refused(keys.iter().copied().cloned().collect());
+        assert_eq!(judged(None, true), ConsumeOutcome::Formed, "an earlier answer was lost");
+        assert_eq!(judged(Some(kv(8)), true), ConsumeOutcome::Formed, "the player searches again");
+        assert_eq!(judged(Some(kv(7)), true), refused(&[&part.key]), "the match is of earlier tickets");
+        assert_eq!(judged(Some(kv(7)), false), refused(&[&part.key]));
+        assert_eq!(judged(Some(kv(8)), false), refused(&[]));
+    }
 }
