@@ -49,9 +49,19 @@ enum Takeover {
     Again(Instant),
 }
 
+impl Duty {
+    /// Ends the duty. Returns the links of the followers that wait for this node to lead.
+    fn finish(self) -> Vec<Key> {
+        match self {
+            Self::Backup(backup) => backup.waiting,
+            Self::Reader | Self::Candidate { .. } => Vec::new(),
+        }
+    }
+}
+
 impl Backup {
-    fn new() -> Box<Self> {
-        Box::new(Self { record: 0, takeover: Takeover::Idle, waiting: Vec::new() })
+    fn new(waiting: Vec<Key>) -> Box<Self> {
+        Box::new(Self { record: 0, takeover: Takeover::Idle, waiting })
     }
 }
 
@@ -85,6 +95,12 @@ impl Following {
         }
     }
 
+    /// Returns true if the room is read over a link, which needs no reader.
+    pub(super) fn reads(&self, link: Key) -> bool {
+        let waits = |duty: &Duty| matches!(duty, Duty::Backup(backup) if backup.waiting.contains(&link));
+        self.link == Some(link) || waits(&self.duty)
+    }
+
     /// Number of links of followers that wait.
     pub(super) fn waiting(&self) -> usize {
         match &self.duty {
@@ -103,6 +119,13 @@ impl Following {
         }
     }
 
+    /// Keeps the room for longer: the primary goes on with sending it.
+    pub(super) fn stay_candidate(&mut self, cx: &RoomContext<'_>) {
+        if let Duty::Candidate { until } = &mut self.duty {
+            *until = cx.now.instant + cx.config.replication.backup_patience * 2;
+        }
+    }
+
     /// Takes the state of the room, behind the entries that the primary has sent.
     pub(super) fn install(
         &mut self,
@@ -115,7 +138,7 @@ impl Following {
         let is_whole = common.room.log().head() == install.seq && self.way() == Some(link);
         if is_whole && common.room.install(cx.now, install).is_ok() {
             self.term = term;
-            self.duty = Duty::Backup(Backup::new());
+            self.duty = Duty::Backup(Backup::new(core::mem::take(&mut self.duty).finish()));
             self.tell_stored(common, cx, link, number, false);
         } else {
             self.tell_stored(common, cx, link, number, true);
@@ -169,11 +192,13 @@ impl Following {
 
     /// Ends the duty. Followers that wait for this node to lead go on with their primary.
     pub(super) fn resign(&mut self, common: &mut Common, cx: &mut RoomContext<'_>) {
-        if let Duty::Backup(backup) = core::mem::take(&mut self.duty) {
-            for link in backup.waiting {
-                common.emit(cx, RoomEffect::Unread { link });
-            }
+        self.give_up_taking_over(common, cx);
+        let duty = core::mem::take(&mut self.duty);
+        if matches!(duty, Duty::Backup(_)) {
             common.room.end_backup();
+        }
+        for link in duty.finish() {
+            self.unread(common, cx, link);
         }
     }
 
@@ -216,6 +241,13 @@ impl Following {
         }
     }
 
+    /// Gives up a take-over without an answer. Otherwise it would succeed once the record names this node again.
+    pub(super) fn give_up_taking_over(&self, common: &Common, cx: &mut RoomContext<'_>) {
+        if self.is_taking_over() {
+            common.emit(cx, RoomEffect::Release);
+        }
+    }
+
     /// Has the take-over tried again later: the registry did not answer.
     pub(super) fn take_over_later(&mut self, cx: &mut RoomContext<'_>) {
         if let Duty::Backup(backup) = &mut self.duty {
@@ -252,23 +284,28 @@ impl Following {
     }
 
     /// Forgets the link of a follower that waits.
-    pub(super) fn forget_waiting(&mut self, link: Key) {
+    pub(super) fn forget_waiting(&mut self, common: &Common, cx: &mut RoomContext<'_>, link: Key) {
         if let Duty::Backup(backup) = &mut self.duty {
             backup.waiting.retain(|waiting| *waiting != link);
+            self.unread(common, cx, link);
+        }
+    }
+
+    /// Ends the reading over a link, unless the room is still read over it.
+    pub(super) fn unread(&self, common: &Common, cx: &mut RoomContext<'_>, link: Key) {
+        if !self.reads(link) {
+            common.emit(cx, RoomEffect::Unread { link });
         }
     }
 
     /// Ends the role for the lead. Returns the links of the followers that wait for it.
     pub(super) fn finish(self) -> Vec<Key> {
-        match self.duty {
-            Duty::Backup(backup) => backup.waiting,
-            Duty::Reader | Duty::Candidate { .. } => Vec::new(),
-        }
+        self.duty.finish()
     }
 
     /// Returns a follower of the node that has taken over, which this one was the primary of before.
     pub(super) fn deposed(reign: Reign, until: Instant) -> Self {
-        let duty = Duty::Backup(Backup::new());
+        let duty = Duty::Backup(Backup::new(Vec::new()));
         Self { duty, ..Self::new(Reign { backup: None, ..reign }, until) }
     }
 }

@@ -40,6 +40,11 @@ impl Claiming {
         self.early.len()
     }
 
+    /// Returns true if an `Attach` came over a link.
+    pub(super) fn reads(&self, link: Key) -> bool {
+        self.early.iter().any(|early| early.link == link)
+    }
+
     /// Returns the time of the next request to the registry.
     pub(super) const fn deadline(&self) -> Option<Instant> {
         self.ask_at

@@ -50,6 +50,9 @@ pub(crate) trait Candidates {
         shunned: Option<NodeId>,
         members: &BTreeMap<NodeId, usize>,
     ) -> Option<(NodeId, Key)>;
+
+    /// Returns the open link to a node.
+    fn link_to(&self, node: NodeId) -> Option<Key>;
 }
 
 /// Places of rooms that are kept for the players of matches.

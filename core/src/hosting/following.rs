@@ -162,7 +162,10 @@ impl Following {
             }
             RoomMessage::Exited(exited) if exited.member == 0 => return NextRole::Over(exited.reason()),
             RoomMessage::Exited(exited) => Self::expel_member(common, cx, exited.member, exited.reason()),
-            RoomMessage::Entry(entry, frame) => self.entry(common, cx, link, &entry, metadata, frame),
+            RoomMessage::Entry(entry, frame) => {
+                self.stay_candidate(cx);
+                self.entry(common, cx, link, &entry, metadata, frame);
+            }
             RoomMessage::Latest(latest, frame) => Self::latest(common, cx, &latest, metadata, frame),
             RoomMessage::State(state) => {
                 let replica = &mut common.room.state;
@@ -184,7 +187,7 @@ impl Following {
             RoomMessage::Enter(_) | RoomMessage::Relay(_) => {
                 common.refuse_epoch(cx, link, common.room.epoch());
             }
-            RoomMessage::Detach(_) => self.forget_waiting(link),
+            RoomMessage::Detach(_) => self.forget_waiting(common, cx, link),
             RoomMessage::Exit(_) | RoomMessage::Stored(_) => {}
         }
         NextRole::Stay
@@ -207,7 +210,7 @@ impl Following {
                 let backup = (attached.backup > 0).then_some(NodeId(attached.backup));
                 self.adopt(common, cx, node, attached.term, backup);
             }
-            RoomMessage::Detach(_) => self.forget_waiting(link),
+            RoomMessage::Detach(_) => self.forget_waiting(common, cx, link),
             RoomMessage::Attach(_) if is_epoch && self.redirect(common, cx, link) => {}
             // The node waits for an answer to these messages; the others are late.
             RoomMessage::Attach(_) | RoomMessage::Enter(_) | RoomMessage::Relay(_) => {

@@ -321,6 +321,8 @@ impl Leading {
         // link.
         common.emit(cx, RoomEffect::Read { link });
         common.tell_plain(cx, link, v1::Kind::Attached, &attached);
+        // The backup may have told which ops it has stored, and owe no other word of them.
+        self.commit(common, cx);
         self.review_pair(common, cx);
     }
 

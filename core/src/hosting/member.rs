@@ -211,7 +211,8 @@ impl Leading {
             Judged::Full => {
                 cx.effects.counts.throttled += 1;
                 common.release(cx);
-                held(0)
+                // Ops that are not committed are not released either.
+                held(if common.room.pending_ops() > 0 { PENDING_RETRY_MS } else { 0 })
             }
         }
     }

@@ -216,6 +216,16 @@ impl Hosted {
         }
     }
 
+    /// Returns true if the room is to be read over a link.
+    pub(crate) fn reads(&self, link: Key) -> bool {
+        let by_role = match &self.role {
+            Role::Claiming(claiming) => claiming.reads(link),
+            Role::Leading(_) => false,
+            Role::Following(following) => following.reads(link),
+        };
+        by_role || self.common.readers.get(link).is_some()
+    }
+
     /// Returns the time of the next [`RoomInput::Timeout`], with these leases of the node.
     pub(crate) fn deadline(&self, leases: LiveLeases) -> Option<Instant> {
         let role = match &self.role {
@@ -370,6 +380,7 @@ impl Hosted {
                 common.emit(cx, RoomEffect::Closed { epoch });
             }
             Role::Following(following) => {
+                following.give_up_taking_over(common, cx);
                 for node in following.leaders() {
                     common.emit(cx, RoomEffect::Unfollow { node });
                 }

@@ -36,6 +36,11 @@ impl OpStream {
         self.is_installed && self.ops.is_empty()
     }
 
+    /// Returns true if the backup has the state to which the ops belong.
+    pub(super) const fn is_installed(&self) -> bool {
+        self.is_installed
+    }
+
     /// Returns the number of the last op that the backup has stored.
     pub(super) const fn stored(&self) -> u64 {
         self.stored

@@ -11,6 +11,7 @@ use core::fmt;
 
 use super::context::LiveLeases;
 use super::op_stream::OpStream;
+use super::reader::Readers;
 use crate::base::id::NodeId;
 use crate::base::plant::{Plant, Planted};
 use crate::base::slab::Key;
@@ -98,6 +99,8 @@ pub(super) struct PairPeer {
     pub(super) record: u64,
     /// True if the other node is lost, and is dropped as soon as the leases allow it.
     pub(super) is_lost: bool,
+    /// Frames that the candidate had yet to read when its patience ended last; `u64::MAX` before.
+    pub(super) unread: u64,
 }
 
 impl PairPeer {
@@ -108,7 +111,21 @@ impl PairPeer {
 
     /// Returns true if the other node has to make progress.
     pub(super) fn owes(&self) -> bool {
-        !self.stream.as_ref().is_some_and(OpStream::is_through)
+        self.link.is_none() || !self.stream.as_ref().is_some_and(OpStream::is_through)
+    }
+
+    /// Returns true if the candidate has less of the room to read than at the last call. `head` is the number
+    /// of the last entry.
+    pub(super) fn has_read_on(&mut self, readers: &Readers, head: u64) -> bool {
+        let unread = match (&self.stream, self.link.and_then(|link| readers.get(link))) {
+            (Some(_), _) => 0,
+            // The state comes behind the entries.
+            (None, Some(reader)) => head.saturating_sub(reader.seq) + 1,
+            (None, None) => u64::MAX,
+        };
+        let has_read = unread < self.unread;
+        self.unread = self.unread.min(unread);
+        has_read
     }
 }
 
@@ -119,7 +136,7 @@ impl Pair {
         let mut stream = OpStream::after(room.applied());
         room.ops_after(room.applied()).for_each(|op| stream.push(op));
         let (link, stream) = (None, Some(stream));
-        let peer = PairPeer { node: peer, link, stream, patience, record, is_lost };
+        let peer = PairPeer { node: peer, link, stream, patience, record, is_lost, unread: 0 };
         Self { state: PairState::Paired, peer: Some(Box::new(peer)), recruit_at: None, shunned: None }
     }
 
@@ -147,6 +164,11 @@ impl Pair {
         self.peer().filter(|_| self.state == PairState::Paired).map(|peer| peer.node)
     }
 
+    /// Returns true if the other node has the state, and stores ops.
+    fn is_installed(&self) -> bool {
+        self.peer().and_then(|peer| peer.stream.as_ref()).is_some_and(OpStream::is_installed)
+    }
+
     /// Returns true if ops are committed that no backup has stored.
     pub(super) const fn is_alone(&self) -> bool {
         matches!(self.state, PairState::Alone | PairState::Recruiting)
@@ -166,7 +188,9 @@ impl Pair {
             || self.peer().and_then(|peer| peer.stream.as_ref()).is_some_and(|stream| op <= stream.stored());
         self.may_serve(leases)
             && match self.state {
-                PairState::Alone | PairState::Recruiting => true,
+                PairState::Alone => true,
+                // From then on the candidate has all that is committed sooner or later, however many ops come.
+                PairState::Recruiting => !self.is_installed() || is_stored(),
                 PairState::Naming => is_stored() || planted.is(Plant::NamingAlone),
                 PairState::Paired => is_stored() || planted.is(Plant::AckedUnstored),
                 PairState::Dropping => is_stored() || planted.is(Plant::DropAssumed),
@@ -188,8 +212,8 @@ impl Pair {
     /// Recruits a node.
     pub(super) fn recruit(&mut self, node: NodeId, link: Key, patience: Instant) {
         if self.step(PairStep::Recruit) {
-            let (link, stream, record, is_lost) = (Some(link), None, 0, false);
-            self.peer = Some(Box::new(PairPeer { node, link, stream, patience, record, is_lost }));
+            let (link, stream, record, is_lost, unread) = (Some(link), None, 0, false, u64::MAX);
+            self.peer = Some(Box::new(PairPeer { node, link, stream, patience, record, is_lost, unread }));
         }
     }
 }
@@ -206,7 +230,7 @@ mod tests {
     fn pair(state: PairState, stored: u64) -> Pair {
         let stream = Some(OpStream::after(stored));
         let (link, patience) = (None, Instant::ZERO);
-        let peer = PairPeer { node: NodeId(2), link, stream, patience, record: 0, is_lost: false };
+        let peer = PairPeer { node: NodeId(2), link, stream, patience, record: 0, is_lost: false, unread: 0 };
         let peer = (state != PairState::Alone).then(|| Box::new(peer));
         Pair { state, peer, ..Pair::default() }
     }
@@ -219,7 +243,7 @@ mod tests {
             [(false, false), (false, true), (true, true)].map(|(lone, rooms)| LiveLeases { lone, rooms });
         for (state, unstored, stored) in [
             (PairState::Alone, [false, false, true], [false, false, true]),
-            (PairState::Recruiting, [false, false, true], [false, false, true]),
+            (PairState::Recruiting, [false, false, false], [false, false, true]),
             (PairState::Naming, [false, false, false], [false, false, true]),
             (PairState::Paired, [false, false, false], [false, true, true]),
             (PairState::Dropping, [false, false, false], [false, false, true]),

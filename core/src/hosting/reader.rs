@@ -33,6 +33,10 @@ impl Readers {
         self.0.iter().map(|(link, _)| *link)
     }
 
+    pub(super) fn get(&self, link: Key) -> Option<&Reader> {
+        self.0.iter().find(|(reads, _)| *reads == link).map(|(_, reader)| reader)
+    }
+
     pub(super) fn get_mut(&mut self, link: Key) -> Option<&mut Reader> {
         self.0.iter_mut().find(|(reads, _)| *reads == link).map(|(_, reader)| reader)
     }

@@ -55,7 +55,7 @@ impl Leading {
         if cx.config.replication.replicas < 2 {
             return;
         }
-        self.check_patience(cx);
+        self.check_patience(common, cx);
         match self.pair.state() {
             PairState::Alone => self.recruit(common, cx),
             PairState::Recruiting => {
@@ -72,14 +72,19 @@ impl Leading {
     }
 
     /// Marks the other node as lost if it makes no progress.
-    fn check_patience(&mut self, cx: &RoomContext<'_>) {
+    fn check_patience(&mut self, common: &Common, cx: &RoomContext<'_>) {
         let now = cx.now.instant;
         let most = cx.config.rooms.pending_ops;
         let is_recruiting = self.pair.state() == PairState::Recruiting;
         let Some(peer) = self.pair.peer_mut() else { return };
+        let is_over = |peer: &PairPeer| peer.owes() && peer.patience <= now;
+        // A candidate stores nothing before it has read the entries and the state.
+        if is_recruiting && is_over(peer) && peer.has_read_on(&common.readers, common.room.log().head()) {
+            peer.patience = now + cx.config.replication.backup_patience;
+        }
         // A primary that commits alone does not wait for a candidate that cannot follow.
         let is_far_behind = is_recruiting && peer.behind() > most;
-        peer.is_lost |= is_far_behind || peer.owes() && peer.patience <= now;
+        peer.is_lost |= is_far_behind || is_over(peer);
     }
 
     /// Chooses a candidate, and asks it to follow the room.
@@ -112,8 +117,11 @@ impl Leading {
     fn has_caught_up(&self, common: &Common, cx: &RoomContext<'_>) -> bool {
         let peer = self.pair.peer().filter(|_| self.pair.may_serve(cx.leases));
         let stream = peer.and_then(|peer| peer.stream.as_ref());
-        let has_all = |stream: &OpStream| stream.is_through() || cx.planted.is(Plant::NamedBehind);
-        stream.is_some_and(has_all) && common.room.pending_ops() == 0
+        let applied = common.room.applied();
+        let has_all = |stream: &OpStream| {
+            stream.is_installed() && stream.stored() >= applied || cx.planted.is(Plant::NamedBehind)
+        };
+        stream.is_some_and(has_all)
     }
 
     fn name(&mut self, common: &Common, cx: &mut RoomContext<'_>) {
@@ -133,6 +141,7 @@ impl Leading {
         self.pair.step(PairStep::Lost);
         self.pair.recruit_at = Some(now + RECRUIT_PAUSE);
         common.room.end_digest();
+        self.commit(common, cx);
     }
 
     /// Has the record name no backup any more, once the leases live: until then an unknown outcome of
@@ -224,6 +233,13 @@ impl Leading {
 
     /// Looks for a candidate soon: the set of linked nodes has changed.
     pub(super) fn peers_changed(&mut self, common: &mut Common, cx: &mut RoomContext<'_>) {
+        if let Some(peer) = self.pair.peer().filter(|peer| peer.link.is_none())
+            && let Some(link) = cx.candidates.link_to(peer.node)
+        {
+            // The node may have taken over, which it answers.
+            let lead = v1::Lead { backup: peer.node.0, ..self.lead_message(common, cx) };
+            common.tell_plain(cx, link, v1::Kind::Lead, &lead);
+        }
         if self.pair.state() == PairState::Alone && cx.config.replication.replicas > 1 {
             let soon = cx.now.instant + cx.rng.duration(Duration::ZERO..=RECRUIT_PAUSE);
             self.pair.recruit_at = Some(self.pair.recruit_at.map_or(soon, |at| at.min(soon)));

@@ -6,6 +6,7 @@ use skirmish_proto::v1;
 
 use super::common::Common;
 use super::leading::{Leading, Place};
+use super::local::LocalSession;
 use super::pair::Pair;
 use super::{ATTACH_TIMEOUT, Following, Hosted, Role, RoomContext, RoomEffect};
 use crate::base::slab::Key;
@@ -50,9 +51,11 @@ impl Hosted {
         for link in waiting.iter().copied().chain(old_link) {
             common.tell_plain(cx, link, v1::Kind::Lead, &lead);
         }
-        for link in waiting {
+        // The room is read over the old link since this node has asked for the tail, which may not have come.
+        for link in waiting.into_iter().chain(old_link) {
             common.emit(cx, RoomEffect::Unread { link });
         }
+        leading.commit(common, cx);
         leading.seat_waiting(common, cx);
         leading.review_pair(common, cx);
     }
@@ -99,9 +102,20 @@ impl Leading {
     /// Finds the places of the members: on this node, or unknown until they come.
     fn take_places(&mut self, common: &mut Common, cx: &mut RoomContext<'_>) {
         let away = Place::Away(cx.now.instant + cx.config.sessions.ttl);
-        let members: Vec<(u32, u64)> =
-            common.room.future_members().map(|member| (member.number, member.client_seq)).collect();
-        for (number, client_seq) in &members {
+        let members: Vec<(u32, u64, u64)> = common
+            .room
+            .future_members()
+            .map(|member| (member.number, member.seat.epoch, member.client_seq))
+            .collect();
+        for (number, epoch, client_seq) in &members {
+            // The session has gone on at another node, of which this node has not heard.
+            let is_outdated = |local: &&mut LocalSession| local.epoch < *epoch;
+            if let Some(local) = common.locals.of_member(*number).filter(is_outdated) {
+                let (session, player) = (local.session, local.player.clone());
+                common.locals.remove(session);
+                common.emit(cx, RoomEffect::Drop { session });
+                common.emit(cx, RoomEffect::Superseded { player, epoch: *epoch });
+            }
             let local = common.locals.of_member(*number).map(|local| {
                 local.held = false;
                 local.relayed = 0;
@@ -112,7 +126,7 @@ impl Leading {
                 common.emit(cx, RoomEffect::Resend { session, expected: client_seq + 1 });
             }
         }
-        let is_stranger = |number: u32| number > 0 && members.iter().all(|(member, _)| *member != number);
+        let is_stranger = |number: u32| number > 0 && members.iter().all(|(member, ..)| *member != number);
         let strangers: Vec<Key> = common
             .locals
             .iter()

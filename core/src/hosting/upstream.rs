@@ -37,8 +37,17 @@ impl Following {
             self.adopt(common, cx, NodeId(lead.primary), lead.term, backup);
         } else if lead.term == self.term && from == self.primary {
             self.set_backup(common, cx, backup);
-            if matches!(self.duty, Duty::Backup(_)) && backup != Some(cx.node) {
+            let is_dismissed = backup != Some(cx.node);
+            let resigns = is_dismissed && self.is_backup();
+            if resigns {
                 self.resign(common, cx);
+            } else if is_dismissed && self.is_kept() {
+                // The primary has given this candidate up.
+                self.duty = Duty::Reader;
+            }
+            // A node that was asked for the tail before it knew that it leads does not answer that.
+            let is_owed = self.link == Some(link) && self.tail != Tail::Attached;
+            if resigns || is_owed && NodeId(lead.primary) == from {
                 self.ask(common, cx, link);
             }
         }
@@ -76,7 +85,7 @@ impl Following {
         }
         for link in [self.link.take(), self.backup_link.take()].into_iter().flatten() {
             common.readers.end(link);
-            common.emit(cx, RoomEffect::Unread { link });
+            self.unread(common, cx, link);
         }
         (self.primary, self.term, self.look_at) = (primary, term, None);
         self.backup = backup.filter(|backup| *backup != cx.node);
@@ -243,7 +252,7 @@ impl Following {
         if common.readers.end(link) {
             self.detach(cx);
         }
-        self.forget_waiting(link);
+        self.forget_waiting(common, cx, link);
         self.backup_link = self.backup_link.filter(|open| *open != link);
         if self.link == Some(link) {
             self.link = None;

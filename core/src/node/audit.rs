@@ -23,7 +23,9 @@ impl Node {
             }
         }
         check(members == self.rooms.counts().members, "memberships")?;
-        self.peers.audit(config, self.rooms.len())?;
+        self.peers.audit(config)?;
+        let is_read = |(link, room)| self.rooms.get(room).is_some_and(|hosted| hosted.reads(link));
+        check(self.peers.reads().all(is_read), "rooms read over a link")?;
         self.player_tickets.audit()?;
         self.matcher.audit()?;
         check(self.clocks.others() <= self.peers.nodes(), "clocks of other nodes")

@@ -38,4 +38,8 @@ impl Candidates for LinkedNodes<'_> {
         let last = (best.len() as u64).checked_sub(1)?;
         best.get(usize::try_from(rng.range(0..=last)).ok()?).copied()
     }
+
+    fn link_to(&self, node: NodeId) -> Option<Key> {
+        self.peers.link_to(node)
+    }
 }

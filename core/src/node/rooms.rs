@@ -452,9 +452,11 @@ impl Node {
         let room = self.rooms.by_name.get(name).copied();
         let awaits = room.and_then(|room| self.rooms.get(room)).is_some_and(Hosted::awaits_registry);
         let is_new = room.and_then(|room| self.rooms.get(room)).is_some_and(Hosted::is_claiming);
+        let leads = room.and_then(|room| self.rooms.get(room)).is_some_and(Hosted::is_primary);
         let Some(room) = room.filter(|_| awaits) else {
-            // No session waits for the room any more.
-            if matches!(outcome, RoomClaim::Primary(_)) && room.is_none() {
+            // No session waits for the room any more. After a take-over the primary of before has it, and is
+            // named as the backup.
+            if matches!(outcome, RoomClaim::Primary(reign) if reign.term == 1) && !leads {
                 self.registrar.release_room(now, name);
             }
             return;

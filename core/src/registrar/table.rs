@@ -251,8 +251,12 @@ impl TableIndex {
         self.set_phase(subject, entry, ServicePhase::Ready(QueuePosition { lane, order: self.places }));
     }
 
-    /// Records that this node owns a session or a room, as just confirmed by the registry.
-    pub(super) fn hold(&mut self, subject: &Subject, entry: &mut OwnedRecord, held: Held) {
+    /// Records that this node owns a session or a room, as just confirmed by the registry. A newer connection
+    /// may have resumed the session since the request was sent.
+    pub(super) fn hold(&mut self, subject: &Subject, entry: &mut OwnedRecord, mut held: Held) {
+        if let Some(known) = entry.held.filter(|known| held.dial.is_behind(known.dial)) {
+            held.dial = known.dial;
+        }
         if entry.held.replace(held).is_none() {
             *self.count_of(subject) += 1;
         }

@@ -5,6 +5,8 @@ use alloc::vec::Vec;
 use super::record::node;
 use super::sites::{Sites, config};
 use crate::base::plant::Planted;
+use crate::base::time::Duration;
+use crate::hosting::pair::PairState;
 use crate::hosting::{Role, RoomInput, SayVerdict};
 
 /// Nodes with a member each, of a room with a backup. The first node is the primary.
@@ -23,12 +25,18 @@ fn pair_on(count: usize) -> Sites {
     sites
 }
 
-/// Nodes with a room whose only member is on the first.
-fn backed_up() -> Sites {
+/// Two nodes, and a room whose only member is on the first. No backup is looked for yet.
+fn alone() -> Sites {
     let mut sites = Sites::new(2, Planted::default());
     sites.replicas = 2;
     sites.join(0);
     sites.settle();
+    sites
+}
+
+/// Nodes with a room whose only member is on the first.
+fn backed_up() -> Sites {
+    let mut sites = alone();
     sites.time_out(0);
     sites.settle();
     assert_eq!(sites.registry.record.unwrap().backup, Some(node(1)));
@@ -41,6 +49,22 @@ fn head(sites: &Sites, at: usize) -> u64 {
 
 fn leads(sites: &Sites, at: usize) -> bool {
     sites.sites[at].hosted.as_ref().is_some_and(|hosted| matches!(hosted.role(), Role::Leading(_)))
+}
+
+/// Returns the state of the pair at the first node, which leads.
+fn pair_state(sites: &Sites) -> PairState {
+    match sites.sites[0].hosted.as_ref().unwrap().role() {
+        Role::Leading(leading) => leading.pair.state(),
+        role => panic!("the node does not lead: {role:?}"),
+    }
+}
+
+/// Lets the frames between two nodes arrive.
+fn exchange(sites: &mut Sites, one: usize, other: usize) {
+    let waits = |sites: &Sites, way| sites.frames.get(&way).is_some_and(|queue| !queue.is_empty());
+    while let Some((from, to)) = [(one, other), (other, one)].into_iter().find(|way| waits(sites, *way)) {
+        sites.take_frame(from, to);
+    }
 }
 
 /// Has a member say its next message, and everything arrive.
@@ -261,11 +285,179 @@ fn the_ops_are_for_the_new_backup_even_if_the_former_one_has_not_heard_of_it() {
     // The former backup would read first.
     sites.sites[0].player.to_say = 2;
     sites.say(0);
-    let way = |sites: &Sites| [(0, next), (next, 0)].into_iter().find(|way| !sites.frames[way].is_empty());
-    while let Some((from, to)) = way(&sites) {
-        sites.take_frame(from, to);
-    }
+    exchange(&mut sites, 0, next);
     assert_eq!((sites.in_log(0), head(&sites, next)), (Vec::from([1, 2]), head(&sites, 0)));
     sites.settle();
     assert_eq!((backup(&sites), head(&sites, former)), (Some(node(next)), head(&sites, 0)));
+}
+
+#[test]
+fn a_candidate_is_waited_for_while_the_state_is_under_way() {
+    let mut sites = alone();
+    sites.time_out(0);
+    sites.take_frame(0, 1);
+    sites.take_frame(1, 0);
+    sites.pass(config().replication.backup_patience);
+    sites.input(0, RoomInput::Timeout);
+    sites.settle();
+    assert_eq!(sites.registry.record.unwrap().backup, Some(node(1)));
+}
+
+#[test]
+fn a_candidate_may_read_the_entries_for_longer_than_the_patience() {
+    let mut sites = alone();
+    (0..8).for_each(|_| say(&mut sites, 0));
+    sites.is_slow = true;
+    sites.time_out(0);
+    for _ in 0..12 {
+        sites.settle();
+        sites.pass(config().replication.backup_patience);
+        // One more frame each.
+        (0..2).for_each(|at| sites.input(at, RoomInput::Timeout));
+    }
+    sites.settle();
+    assert_eq!(sites.registry.record.unwrap().backup, Some(node(1)));
+}
+
+#[test]
+fn a_candidate_that_does_not_answer_is_given_up() {
+    let mut sites = alone();
+    sites.time_out(0);
+    assert_eq!(pair_state(&sites), PairState::Recruiting);
+    sites.pass(config().replication.backup_patience);
+    sites.input(0, RoomInput::Timeout);
+    assert_eq!(pair_state(&sites), PairState::Alone);
+}
+
+#[test]
+fn a_candidate_is_named_however_many_messages_come() {
+    let mut sites = alone();
+    sites.sites[0].player.to_say = 40;
+    sites.time_out(0);
+    // There is a message under way to the candidate at any time.
+    for _ in 0..40 {
+        sites.say(0);
+        let first = [(0, 1), (1, 0)].map(|way| sites.frames.get(&way).map_or(0, |queue| queue.len()));
+        (0..first[0]).for_each(|_| sites.take_frame(0, 1));
+        sites.say(0);
+        (0..first[1]).for_each(|_| sites.take_frame(1, 0));
+    }
+    sites.registry.take_request(0);
+    assert_eq!(sites.registry.record.unwrap().backup, Some(node(1)));
+}
+
+#[test]
+fn a_backup_that_takes_over_before_it_has_the_tail_reads_nothing_over_the_old_link() {
+    let mut sites = backed_up();
+    sites.cut(0, 1);
+    sites.connect(0, 1);
+    sites.registry.take_request(1);
+    sites.take_news(1);
+    assert!(leads(&sites, 1));
+    sites.check();
+}
+
+#[test]
+fn a_follower_that_waited_at_the_backup_and_leaves_reads_nothing() {
+    let mut sites = pair_on(3);
+    let backup = (1..3).find(|at| sites.registry.record.unwrap().backup == Some(node(*at))).unwrap();
+    let third = 3 - backup;
+    sites.cut(0, third);
+    sites.settle();
+    assert!(!sites.sites[backup].reads.is_empty());
+    sites.leave(third);
+    sites.settle();
+    sites.check();
+}
+
+#[test]
+fn a_primary_that_was_deposed_while_a_link_was_down_hears_of_it_with_the_next_link() {
+    let mut sites = pair_on(2);
+    sites.cut(0, 1);
+    sites.registry.take_request(1);
+    sites.take_news(1);
+    assert!(leads(&sites, 1) && leads(&sites, 0));
+    sites.connect(0, 1);
+    // The registry says nothing.
+    exchange(&mut sites, 0, 1);
+    assert!(!leads(&sites, 0));
+}
+
+#[test]
+fn an_op_that_the_deposed_primary_has_stored_is_committed_when_it_comes_back() {
+    let mut sites = pair_on(2);
+    sites.leave(0);
+    sites.settle();
+    // It does not drop its backup.
+    sites.lapse_node(0);
+    sites.cut(0, 1);
+    sites.connect(0, 1);
+    exchange(&mut sites, 0, 1);
+    sites.say(1);
+    sites.take_frame(1, 0);
+    sites.take_frame(0, 1);
+    sites.registry.take_request(1);
+    sites.take_news(1);
+    assert!(leads(&sites, 1));
+    sites.settle();
+    assert_eq!(sites.in_log(1), [1]);
+    assert_eq!(head(&sites, 1), head(&sites, 0));
+}
+
+#[test]
+fn a_backup_that_was_dropped_gives_its_take_over_up() {
+    let mut sites = backed_up();
+    sites.cut(0, 1);
+    sites.registry.take_request(0);
+    sites.take_news(0);
+    sites.connect(0, 1);
+    exchange(&mut sites, 0, 1);
+    assert!(sites.sites[1].hosted.is_none());
+    // It is recruited again.
+    sites.pass(Duration::from_secs(10));
+    sites.input(0, RoomInput::PeersChanged);
+    assert_eq!(pair_state(&sites), PairState::Recruiting);
+    exchange(&mut sites, 0, 1);
+    assert_eq!(pair_state(&sites), PairState::Naming);
+    sites.registry.take_request(0);
+    sites.take_news(0);
+    assert_eq!(sites.registry.record.unwrap().backup, Some(node(1)));
+    sites.settle();
+    assert_eq!((sites.registry.record.unwrap().primary, leads(&sites, 0)), (node(0), true));
+}
+
+#[test]
+fn a_backup_that_takes_over_writes_nothing_of_a_session_that_has_moved() {
+    let mut sites = pair_on(2);
+    sites.leave(0);
+    sites.settle();
+    sites.resume(1, 0);
+    sites.settle();
+    assert!(!leads(&sites, 1) && sites.sites[1].player.is_local, "its node has not heard of it");
+    sites.cut(0, 1);
+    sites.registry.take_request(1);
+    sites.take_news(1);
+    assert!(leads(&sites, 1));
+    assert_eq!(sites.judge(1, 1, true), SayVerdict::Nobody);
+}
+
+#[test]
+fn a_node_that_hears_of_a_take_over_before_the_backup_does_is_let_in() {
+    let mut sites = Sites::new(3, Planted::default());
+    sites.replicas = 2;
+    sites.join(0);
+    sites.settle();
+    sites.time_out(0);
+    sites.settle();
+    assert_eq!(sites.registry.record.unwrap().backup, Some(node(1)));
+    sites.cut(0, 1);
+    sites.registry.take_request(1);
+    sites.join(2);
+    sites.registry.take_request(2);
+    sites.take_news(2);
+    sites.take_frame(2, 1);
+    sites.take_frame(1, 2);
+    sites.settle();
+    assert!(leads(&sites, 1));
+    assert!(sites.sites[2].player.number > 0, "the tail is asked for again");
 }

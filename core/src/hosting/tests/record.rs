@@ -84,7 +84,11 @@ impl Registry {
             Request::Pair { .. } => {
                 self.requests[at].retain(|other| !matches!(other, Request::Pair { .. }));
             }
-            Request::Release | Request::Swap { .. } => {}
+            // A release gives a take-over up.
+            Request::Release => {
+                self.requests[at].retain(|other| !matches!(other, Request::Swap { .. }));
+            }
+            Request::Swap { .. } => {}
         }
         self.requests[at].push_back(request);
     }

@@ -13,7 +13,7 @@ use skirmish_proto::v1;
 
 use super::record::{Registry, Request, node, site_of};
 use crate::base::bug::Bugs;
-use crate::base::id::{Name, NodeId, SessionId};
+use crate::base::id::{Cursor, Name, NodeId, SessionId};
 use crate::base::plant::Planted;
 use crate::base::rng::Rng;
 use crate::base::slab::Key;
@@ -38,6 +38,10 @@ impl Candidates for LinkedSites {
     ) -> Option<(NodeId, Key)> {
         let may = self.0.iter().filter(|(node, _)| Some(*node) != shunned);
         may.max_by_key(|(node, _)| (members.get(node).copied(), core::cmp::Reverse(*node))).copied()
+    }
+
+    fn link_to(&self, node: NodeId) -> Option<Key> {
+        self.0.iter().find(|(linked, _)| *linked == node).map(|(_, link)| *link)
     }
 }
 
@@ -70,6 +74,8 @@ pub(super) struct Player {
     /// Messages of the membership passed to the room, and those that the player has yet to send.
     pub(super) said: u64,
     pub(super) to_say: u64,
+    /// True if the session has gone on at another node.
+    pub(super) moved: bool,
     /// The last reason for which the session was expelled.
     pub(super) expelled: Option<v1::LeftReason>,
 }
@@ -87,7 +93,7 @@ pub(super) struct Site {
     /// The nodes that the room follows.
     pub(super) follows: BTreeSet<NodeId>,
     /// Links over which the room is read, or that are marked for a reader.
-    reads: BTreeSet<Key>,
+    pub(super) reads: BTreeSet<Key>,
     attempts: u64,
     rng: Rng,
 }
@@ -100,6 +106,8 @@ pub(super) struct Sites {
     pub(super) registry: Registry,
     /// Frames from a node to another.
     pub(super) frames: BTreeMap<(usize, usize), VecDeque<Bytes>>,
+    /// True if a link takes one frame of the room after each input only.
+    pub(super) is_slow: bool,
     /// Generation of the open link between two nodes, the smaller first; `None` if it is cut.
     pub(super) links: BTreeMap<(usize, usize), Option<u32>>,
     generations: u32,
@@ -138,6 +146,7 @@ impl Sites {
             now: Now { instant: Instant::ZERO, wall: Wall(1_700_000_000_000) },
             registry: Registry::new(count),
             frames: BTreeMap::new(),
+            is_slow: false,
             links: pairs.map(|pair| (pair, Some(0))).collect(),
             generations: 0,
             planted,
@@ -265,7 +274,10 @@ impl Sites {
                 player.expelled = Some(reason);
                 (player.is_local, player.number, player.said) = (false, 0, 0);
             }
-            RoomEffect::Drop { .. } => panic!("a session is dropped that no other has replaced"),
+            RoomEffect::Drop { .. } => {
+                assert!(player.moved, "a session is dropped that no other has replaced");
+                (player.is_local, player.number, player.said) = (false, 0, 0);
+            }
             RoomEffect::Unwanted { link, exit, .. } => {
                 let exit = encode(v1::Kind::Exit, &v1::Metadata::default(), &exit);
                 self.send(at, link, exit);
@@ -297,6 +309,9 @@ impl Sites {
                 self.sites[at].hosted.as_mut().and_then(|hosted| hosted.next_for(link, &mut counts))
             {
                 self.send(at, link, frame);
+                if self.is_slow {
+                    break;
+                }
             }
         }
     }
@@ -315,16 +330,29 @@ impl Sites {
         player.expelled = None;
         let epoch = player.session_epoch;
         self.open(at);
-        let arrival = Arrival {
+        let arrival = self.arrival(at, epoch);
+        self.input(at, RoomInput::Arrive(arrival));
+    }
+
+    /// Has the session of a player, which another node has, go on at a node.
+    pub(super) fn resume(&mut self, player: usize, at: usize) {
+        let Player { epoch, session_epoch, .. } = self.sites[player].player;
+        let seq = self.sites[at].hosted.as_ref().unwrap().room().log().head();
+        (self.sites[at].player.is_local, self.sites[player].player.moved) = (true, true);
+        let arrival = self.arrival(player, session_epoch + 1);
+        self.input(at, RoomInput::Arrive(Arrival { resume: Some(Cursor { epoch, seq }), ..arrival }));
+    }
+
+    fn arrival(&self, player: usize, epoch: u64) -> Arrival {
+        Arrival {
             session: session(),
-            id: SessionId([at as u8 + 1; 16]),
+            id: SessionId([player as u8 + 1; 16]),
             epoch,
-            player: Name::new(["ann", "bob", "cid"][at]).unwrap(),
+            player: Name::new(["ann", "bob", "cid"][player]).unwrap(),
             resume: None,
             history: 0,
             until: join_deadline(self.now),
-        };
-        self.input(at, RoomInput::Arrive(arrival));
+        }
     }
 
     /// Adds the room to a node that does not have it.
@@ -496,6 +524,8 @@ impl Sites {
         let nodes = self.sites.len();
         let config = self.config();
         for site in &mut self.sites {
+            let reads = |link: &Key| site.hosted.as_ref().is_some_and(|hosted| hosted.reads(*link));
+            assert!(site.reads.iter().all(reads), "a link is read for nobody");
             let Some(hosted) = &site.hosted else {
                 assert!(!site.player.is_local, "a session is in a room that is closed");
                 continue;

@@ -380,6 +380,25 @@ fn a_claim_for_an_older_connection_than_one_of_this_node_is_superseded() {
 }
 
 #[test]
+fn a_claim_that_ends_late_does_not_hide_a_newer_connection_of_this_node() {
+    let mut bench = Bench::serving();
+    claim_for(&mut bench, 1, numbered(2));
+    bench.settle();
+    bench.take();
+    claim_for(&mut bench, 2, numbered(3));
+    claim_for(&mut bench, 3, numbered(4));
+    // Dial 3 is asked for, and dial 4 waits; then dial 6 resumes here.
+    bench.registrar.renew_session(&name("p"), numbered(6));
+    bench.settle();
+    let superseded = Decision::Session { token: 3, player: name("p"), outcome: SessionClaim::Superseded };
+    assert!(bench.take().contains(&superseded));
+    bench.put(KEY, session_record(session(1), numbered(5), OTHER, 0, 0));
+    bench.pass(3_000, Fate::Done);
+    let epoch = bench.registrar.holds_session(&name("p")).unwrap();
+    assert_eq!(bench.take(), [Decision::SessionKept { player: name("p"), epoch }]);
+}
+
+#[test]
 fn a_session_that_is_claimed_elsewhere_for_an_older_connection_is_claimed_again() {
     for (late, kept) in
         [(numbered(3), true), (numbered(5), false), (DialNumber { client: 8, dial: 1 }, false)]
