@@ -141,6 +141,10 @@ impl Following {
             self.look_at = Some(cx.now.instant);
             self.look(common, cx);
         }
+        if self.link.is_none() {
+            // The node may come back before the backup has taken over.
+            common.emit(cx, RoomEffect::Follow { node });
+        }
         NextRole::Stay
     }
 

@@ -461,3 +461,18 @@ fn a_node_that_hears_of_a_take_over_before_the_backup_does_is_let_in() {
     assert!(leads(&sites, 1));
     assert!(sites.sites[2].player.number > 0, "the tail is asked for again");
 }
+
+#[test]
+fn a_follower_comes_back_to_a_primary_that_was_without_a_name_and_without_a_link() {
+    let mut sites = pair_on(3);
+    let third = (1..3).find(|at| sites.registry.record.unwrap().backup != Some(node(*at))).unwrap();
+    sites.cut(0, third);
+    sites.settle();
+    sites.lapse_node(0);
+    sites.expire(0);
+    sites.take_news(third);
+    sites.connect(0, third);
+    exchange(&mut sites, 0, third);
+    let link = sites.link(0, third).unwrap();
+    assert!(sites.sites[0].reads.contains(&link), "the tail is asked for");
+}

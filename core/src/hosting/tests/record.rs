@@ -159,7 +159,13 @@ impl Sites {
             News::Deposed(reign) if reign.epoch == epoch && reign.term > term => RoomInput::Deposed(reign),
             News::Deposed(_) => return,
             News::Lost => RoomInput::Lost,
-            News::Gone(gone) if self.sites[at].follows.contains(&gone) => RoomInput::NodeGone { node: gone },
+            // A node without a link is forgotten, with the rooms that are followed there.
+            News::Gone(gone) if self.sites[at].follows.contains(&gone) => {
+                if self.link(at, site_of(gone)).is_none() {
+                    self.sites[at].follows.remove(&gone);
+                }
+                RoomInput::NodeGone { node: gone }
+            }
             News::Gone(_) => return,
         };
         self.input(at, input);

@@ -184,7 +184,7 @@ impl Sites {
 
     // Inputs.
 
-    fn link(&self, from: usize, to: usize) -> Option<Key> {
+    pub(super) fn link(&self, from: usize, to: usize) -> Option<Key> {
         let generation = (*self.links.get(&(from.min(to), from.max(to)))?)?;
         Some(Key { slot: to as u32, generation })
     }
