@@ -13,6 +13,9 @@ use crate::scenario::{Action, Shape, Step};
 /// needs the registry's history, and a registry in a server's process does not show it.
 const QUEUES_PERCENT: u64 = 62;
 
+/// Time for which players gather, in microseconds: from the end of their searches to the last new one.
+const GATHERING: u64 = 4_000_000;
+
 /// Gives some seeds queues, enough clients for them, and the steps of their searches. The draws
 /// have a generator of their own, so that they change no other draw of a seed.
 pub(super) fn draw(seed: u64, shape: &mut Shape, steps: &mut Vec<(u64, ShellAction)>) {
@@ -30,23 +33,29 @@ pub(super) fn draw(seed: u64, shape: &mut Shape, steps: &mut Vec<(u64, ShellActi
     steps.extend(drawn.into_iter().filter_map(|step| Some((step.at, act(step.action)?))));
 }
 
-/// Adds steps in which four players end their matches and searches, and then search for two against
-/// two at about the same time, as two parties or as one party and two single players. Chance alone
-/// hardly ever brings this about.
+/// Adds steps in which all players end their matches and searches, and then search for two against
+/// two at about the same time, as parties or some of them alone: at some moments, and when the faults
+/// end. Chance alone hardly ever brings a match with a party about.
 fn gather(rng: &mut Rng, shape: &Shape, steps: &mut Vec<Step>) {
     let gap = pick(rng, &[6_000_000, 15_000_000]);
     let mut at = rng.range(500_000..=gap);
-    while at < shape.chaos_ms * 1_000 {
-        let first = rng.range(0..=shape.clients - 1);
-        let parties = pick(rng, &[[1, 1, 2, 2], [1, 1, 0, 0]]);
-        for (number, party) in (first..).zip(parties) {
-            let client = i64::try_from(number % shape.clients).unwrap_or(0);
-            steps.push(Step { at, action: Action::Cancel { client } });
-            steps.push(Step { at, action: Action::LeaveMatch { client } });
-            let then = at + 2_000_000 + rng.range(0..=300_000);
-            steps.push(Step { at: then, action: Action::Queue { client, mode: 1, party, rating: 1_500 } });
-        }
+    let last = (shape.chaos_ms * 1_000).saturating_sub(GATHERING);
+    while at + GATHERING < last {
+        gather_at(rng, shape, at, steps);
         at += rng.range(gap / 4..=gap * 2);
+    }
+    gather_at(rng, shape, last, steps);
+}
+
+fn gather_at(rng: &mut Rng, shape: &Shape, at: u64, steps: &mut Vec<Step>) {
+    let first = rng.range(0..=shape.clients - 1);
+    let parties = pick(rng, &[[1, 1, 2, 2, 3, 3], [1, 1, 0, 0, 2, 2]]);
+    for (number, party) in (first..first + shape.clients).zip(parties.into_iter().cycle()) {
+        let client = i64::try_from(number % shape.clients).unwrap_or(0);
+        steps.push(Step { at, action: Action::Cancel { client } });
+        steps.push(Step { at, action: Action::LeaveMatch { client } });
+        let then = at + GATHERING - rng.range(0..=300_000);
+        steps.push(Step { at: then, action: Action::Queue { client, mode: 1, party, rating: 1_500 } });
     }
 }
 
