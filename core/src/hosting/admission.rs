@@ -22,6 +22,15 @@ struct Entrant {
     resume: bool,
 }
 
+/// Cause for which an entrant is not let in.
+enum Refusal {
+    For(v1::LeftReason),
+    /// The player has gone on with another epoch of this or another session.
+    Outdated {
+        newest_epoch: u64,
+    },
+}
+
 /// A membership that is granted once an op is applied.
 #[derive(Clone, Debug)]
 pub(super) struct Grant {
@@ -97,7 +106,8 @@ impl Leading {
         };
         match self.admit(common, cx, entrant) {
             Ok(admitted) => self.grant_after(common, cx, admitted, Grantee::Here(session)),
-            Err(reason) => common.expel(cx, session, reason),
+            Err(Refusal::Outdated { newest_epoch }) => common.refuse_outdated(cx, session, newest_epoch),
+            Err(Refusal::For(reason)) => common.expel(cx, session, reason),
         }
     }
 
@@ -139,7 +149,7 @@ impl Leading {
         common: &mut Common,
         cx: &mut RoomContext<'_>,
         entrant: Entrant,
-    ) -> Result<Admitted, v1::LeftReason> {
+    ) -> Result<Admitted, Refusal> {
         self.end_other_sessions(common, cx, &entrant)?;
         let Entrant { seat, place, player, resume } = entrant;
         let mut members = 0;
@@ -153,7 +163,7 @@ impl Leading {
         match known {
             // A newer connection of the session is known already. The entrant hears of that from
             // the registry, or may ask again when the newer one is gone.
-            Some((_, old)) if old.epoch > seat.epoch => Err(v1::LeftReason::Gone),
+            Some((_, old)) if old.epoch > seat.epoch => Err(Refusal::Outdated { newest_epoch: old.epoch }),
             Some((number, old)) => {
                 if old != seat {
                     common.room.seat(cx.now, number, seat);
@@ -165,14 +175,14 @@ impl Leading {
                 }
                 Ok(Admitted { number, resumed: true })
             }
-            None if resume => Err(v1::LeftReason::Gone),
+            None if resume => Err(Refusal::For(v1::LeftReason::Gone)),
             None => {
                 let kept = {
                     let mut players = common.room.future_members().map(|member| member.player);
                     cx.places.kept_from(common.room.name(), &player, &mut players)
                 };
                 if members + kept >= cx.config.rooms.members {
-                    return Err(v1::LeftReason::RoomFull);
+                    return Err(Refusal::For(v1::LeftReason::RoomFull));
                 }
                 let number = common.room.join(cx.now, player, seat);
                 self.place(number, place);
@@ -188,7 +198,7 @@ impl Leading {
         common: &mut Common,
         cx: &mut RoomContext<'_>,
         entrant: &Entrant,
-    ) -> Result<(), v1::LeftReason> {
+    ) -> Result<(), Refusal> {
         let Entrant { seat, player, .. } = entrant;
         let is_other =
             |member: &FutureMember<'_>| member.player == player && member.seat.session != seat.session;
@@ -198,9 +208,12 @@ impl Leading {
             .filter(is_other)
             .map(|member| (member.number, member.seat))
             .collect();
-        let is_older = common.room.has_outlived(cx.now, player, seat.epoch);
-        if is_older || others.iter().any(|(_, other)| other.epoch > seat.epoch) {
-            return Err(v1::LeftReason::Gone);
+        let newest_epoch = others.iter().map(|(_, other)| other.epoch).max().unwrap_or(0);
+        if newest_epoch > seat.epoch {
+            return Err(Refusal::Outdated { newest_epoch });
+        }
+        if common.room.has_outlived(cx.now, player, seat.epoch) {
+            return Err(Refusal::For(v1::LeftReason::Gone));
         }
         for (number, _) in others {
             // The session ends as well, but only once the registry says so.
@@ -265,7 +278,7 @@ impl Leading {
                 let to = Grantee::There { link, node, enter: enter.clone(), player };
                 self.grant_after(common, cx, admitted, to);
             }
-            Err(reason) => Self::tell_entered(common, cx, link, enter.clone(), player, Err(reason)),
+            Err(refusal) => Self::tell_entered(common, cx, link, enter.clone(), player, Err(refusal)),
         }
     }
 
@@ -276,7 +289,7 @@ impl Leading {
         link: Key,
         enter: v1::Enter,
         player: Name,
-        admitted: Result<Admitted, v1::LeftReason>,
+        admitted: Result<Admitted, Refusal>,
     ) {
         let v1::Enter { room, epoch, session, session_epoch, player: name, attempt, .. } = enter;
         let seq = common.room.released();
@@ -292,7 +305,11 @@ impl Leading {
         };
         match admitted {
             Ok(Admitted { number, resumed }) => (entered.member, entered.resumed) = (number, resumed),
-            Err(reason) => entered.reason = reason.into(),
+            Err(Refusal::For(reason)) => entered.reason = reason.into(),
+            Err(Refusal::Outdated { newest_epoch }) => {
+                entered.newest_epoch = newest_epoch;
+                entered.reason = v1::LeftReason::Gone.into();
+            }
         }
         common.tell_plain(cx, link, v1::Kind::Entered, &entered);
         // The registry will report that as well: the player is on that node now.

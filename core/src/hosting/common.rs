@@ -4,7 +4,7 @@ use skirmish_proto::v1;
 
 use super::local::{LocalSession, LocalSessions};
 use super::reader::Readers;
-use super::{Arrival, Passage, RoomContext, RoomEffect};
+use super::{ASK_AGAIN_PAUSE, Arrival, Passage, RoomContext, RoomEffect};
 use crate::base::id::{Cursor, Name};
 use crate::base::plant::Plant;
 use crate::base::slab::Key;
@@ -18,11 +18,14 @@ pub(crate) struct Common {
     pub(crate) room: Room,
     pub(crate) locals: LocalSessions,
     pub(crate) readers: Readers,
+    /// Time at which sessions that were refused ask again.
+    ask_again_at: Option<Instant>,
 }
 
 impl Common {
     pub(super) fn new(room: Room) -> Self {
-        Self { room, locals: LocalSessions::default(), readers: Readers::default() }
+        let (locals, readers) = (LocalSessions::default(), Readers::default());
+        Self { room, locals, readers, ask_again_at: None }
     }
 
     pub(super) fn emit(&self, cx: &mut RoomContext<'_>, effect: RoomEffect) {
@@ -115,7 +118,12 @@ impl Common {
     /// Returns the time of the next [`Self::timeout`].
     pub(super) fn deadline(&self) -> Option<Instant> {
         let collect = self.room.state.poll_timeout().map(|deadline| deadline.at);
-        [self.room.flush_at(), collect].into_iter().flatten().min()
+        [self.room.flush_at(), collect, self.ask_again_at].into_iter().flatten().min()
+    }
+
+    /// Returns true once if it is time for waiting sessions to ask again.
+    pub(super) fn is_time_to_ask_again(&mut self, now: Instant) -> bool {
+        self.ask_again_at.take_if(|at| *at <= now).is_some()
     }
 
     // Sessions of this node.
@@ -148,6 +156,21 @@ impl Common {
             Some(player) => self.set_present(cx, &player, present),
             None => cx.bugs.found("a session that is not in the room comes or goes"),
         }
+    }
+
+    /// Refuses a session whose player has gone on with another epoch. The registry is asked which of the two
+    /// is the newer one; until then a session that is being admitted asks again, for as long as a join is
+    /// tried anew.
+    pub(super) fn refuse_outdated(&mut self, cx: &mut RoomContext<'_>, session: Key, newest_epoch: u64) {
+        let now = cx.now.instant;
+        let Some(local) = self.locals.get_mut(session) else { return };
+        if !local.may_ask_again(now) {
+            return self.expel(cx, session, v1::LeftReason::Gone);
+        }
+        local.waits = true;
+        let player = local.player.clone();
+        self.ask_again_at.get_or_insert(now + ASK_AGAIN_PAUSE);
+        self.emit(cx, RoomEffect::Superseded { player, epoch: newest_epoch });
     }
 
     /// Takes out a session.

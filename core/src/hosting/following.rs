@@ -123,6 +123,9 @@ impl Following {
             RoomInput::Unavailable | RoomInput::Unclaimed => self.unanswered(cx),
             RoomInput::Close(reason) => return NextRole::Close(reason),
             RoomInput::Timeout => {
+                if common.is_time_to_ask_again(cx.now.instant) {
+                    self.enter_waiting(common, cx);
+                }
                 self.tail_overdue(common, cx);
                 self.look(common, cx);
                 self.review_duty(common, cx);
@@ -327,6 +330,10 @@ impl Following {
         if entered.member == 0 && entered.session_epoch < local.epoch {
             // The session was registered anew since, and has entered again with that epoch.
             return;
+        }
+        if entered.member == 0 && entered.newest_epoch > local.epoch {
+            let session = local.session;
+            return common.refuse_outdated(cx, session, entered.newest_epoch);
         }
         if entered.member == 0 {
             let session = local.session;

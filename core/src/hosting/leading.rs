@@ -127,6 +127,9 @@ impl Leading {
                 self.review_pair(common, cx);
             }
             RoomInput::Timeout => {
+                if common.is_time_to_ask_again(cx.now.instant) {
+                    self.seat_waiting(common, cx);
+                }
                 self.end_turn(common, cx);
                 self.expire_away(common, cx);
                 self.review_pair(common, cx);

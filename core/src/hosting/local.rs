@@ -89,6 +89,11 @@ impl LocalSession {
         self.admission.as_ref().is_some_and(|admission| admission.resume.is_none() && admission.until > now)
     }
 
+    /// Returns true if the session is being admitted, and may still be refused and ask again.
+    pub(super) fn may_ask_again(&self, now: Instant) -> bool {
+        self.admission.as_ref().is_some_and(|admission| admission.until > now)
+    }
+
     /// Makes the session a member of this number. Returns the entry after which the member reads, if
     /// the membership begins after entry `before`, entry `first` is the oldest in the log, and no
     /// entry after `last` may be read.

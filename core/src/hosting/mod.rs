@@ -77,6 +77,9 @@ pub(crate) const STATE_FRAME_BYTES: usize = 8 * 1024;
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 
+/// Time after which a session asks again that was refused because of a newer one.
+const ASK_AGAIN_PAUSE: Duration = Duration::from_millis(100);
+
 /// A room on this node.
 #[derive(Clone, Debug)]
 pub(crate) struct Hosted {
@@ -429,7 +432,7 @@ impl Hosted {
     /// Names the bound that does not hold.
     pub(crate) fn audit(&self, config: &Config, sessions: usize, links: usize) -> Result<(), &'static str> {
         let check = |holds: bool, bound| if holds { Ok(()) } else { Err(bound) };
-        let Common { room, locals, readers } = &self.common;
+        let Common { room, locals, readers, .. } = &self.common;
         // A player that left behind the first entry of a tail is a member until that entry was read.
         let behind = if self.is_primary() { 0 } else { config.rooms.window_entries };
         let members = config.rooms.members + behind;

@@ -147,6 +147,29 @@ fn a_member_is_told_that_another_device_has_taken_its_place_even_if_its_node_hea
 }
 
 #[test]
+fn a_join_waits_until_it_is_known_that_a_late_hello_is_the_older_one() {
+    let mut cluster = Cluster::new(2);
+    cluster.join(1, "bob");
+    let mut ann = Dialler { session: Bytes::new(), epoch: 0 };
+    ann.connect(&mut cluster, 0, 1);
+    let join = v1::Join { room: "arena".into(), history: 0, request: 0 };
+    let late = v1::Hello { joins: vec![join.clone()], ..ann.hello(2) };
+    // The node welcomes this one without a claim, so the record names the first connection.
+    let newest = ann.connect(&mut cluster, 0, 3);
+    cluster.unregistered = vec![0];
+    let conn = cluster.accept(1, "ann");
+    cluster.send(&conn, v1::Kind::Hello, &late);
+    assert!(matches!(&cluster.received(&conn)[..], [ToClient::Welcome(_), ToClient::Joined(_), ..]));
+    cluster.send(&newest, v1::Kind::Join, &join);
+    assert_eq!(cluster.received(&newest), []);
+    cluster.unregistered = vec![];
+    cluster.advance(Duration::from_secs(3));
+    let told = cluster.received(&newest);
+    assert!(matches!(&told[..], [ToClient::Joined(_), ..]), "{told:?}");
+    assert_eq!((end(&told), homes(&mut cluster)), (None, vec![0]));
+}
+
+#[test]
 fn a_player_that_was_away_when_its_node_died_resumes_at_another_node_as_long_as_promised() {
     for away in [12_000, 39_999] {
         let mut cluster = Cluster::new(2);
