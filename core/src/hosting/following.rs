@@ -161,6 +161,8 @@ impl Following {
             RoomMessage::Hold(hold) => Self::held(common, cx, &hold),
             // The registry knows whether the life of the room is over, or the node has lost its state.
             RoomMessage::Exited(exited) if exited.member == 0 && self.is_backup() => {
+                // The open link is no sign of a primary: the registry is asked again if it does not answer.
+                self.detach(cx);
                 self.suspect(common, cx);
             }
             RoomMessage::Exited(exited) if exited.member == 0 => return NextRole::Over(exited.reason()),

@@ -248,7 +248,7 @@ impl Following {
     }
 
     /// Waits for the tail from now on.
-    fn detach(&mut self, cx: &mut RoomContext<'_>) {
+    pub(super) fn detach(&mut self, cx: &mut RoomContext<'_>) {
         self.tail = Tail::Detached { until: cx.now.instant + ATTACH_TIMEOUT };
     }
 

@@ -16,6 +16,8 @@
 //! A primary that finds a later term in the record is deposed ([`Decision::RoomDeposed`]). From then on the
 //! registrar neither writes nor deletes the record.
 
+use alloc::vec::Vec;
+
 use super::claim::{Attempt, Goal};
 use super::event::{Full, Reign, RoomClaim};
 use super::keys::{RoomState, Subject};
@@ -138,6 +140,7 @@ impl Registrar {
     ///
     /// The swap is tried without a time limit as long as the record names this term, this primary and this
     /// backup. It has one answer, [`Decision::Room`]. A later swap of the room replaces one that is not begun.
+    /// Claims of the room that wait have no answer, which would be taken for that of the swap.
     ///
     /// # Errors
     /// [`Full`], if there are too many sessions and rooms.
@@ -153,6 +156,7 @@ impl Registrar {
         let now = self.observe(now);
         let subject = Subject::Room(room.clone());
         self.reserve_entry(&subject)?;
+        self.cancel_claims(now, &subject);
         if self.running {
             let entry = self.table.entries.entry(subject.clone()).or_default();
             let goal = entry.work.as_ref().map(|work| work.attempt.goal);
@@ -171,6 +175,24 @@ impl Registrar {
     }
 
     // Steps.
+
+    /// Gives up the claims of a room. One that was sent is undone, since the registry may still execute it.
+    fn cancel_claims(&mut self, now: Instant, subject: &Subject) {
+        let Some(entry) = self.table.entries.get(subject) else { return };
+        let waiting = entry.tasks.iter().filter_map(|task| match task {
+            Task::Claim(claim) => Some(*claim),
+            Task::Swap(_) | Task::Release => None,
+        });
+        let at_work = entry.work.as_ref().and_then(|work| work.claim);
+        let claims: Vec<Claim> = at_work.into_iter().chain(waiting).collect();
+        for claim in claims {
+            self.table.claims.remove(&(claim.until, claim.serial));
+            let entry = self.table.entries.get_mut(subject);
+            if let Some((_, Some(work))) = entry.and_then(|entry| entry.take_claim(claim.serial)) {
+                self.undo(now, subject, work.sent);
+            }
+        }
+    }
 
     /// Gives up a swap. If the swap was sent, the registry may still execute it.
     fn cancel_swap(&mut self, now: Instant, subject: &Subject) {

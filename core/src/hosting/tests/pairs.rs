@@ -476,3 +476,17 @@ fn a_follower_comes_back_to_a_primary_that_was_without_a_name_and_without_a_link
     let link = sites.link(0, third).unwrap();
     assert!(sites.sites[0].reads.contains(&link), "the tail is asked for");
 }
+
+#[test]
+fn a_backup_whose_primary_has_the_room_no_more_asks_until_the_registry_answers() {
+    let mut sites = backed_up();
+    sites.leave(0);
+    exchange(&mut sites, 0, 1);
+    assert!(sites.sites[0].hosted.is_none() && sites.sites[1].hosted.is_some());
+    // The take-over has no answer.
+    sites.registry.requests[1].clear();
+    sites.input(1, RoomInput::Unavailable);
+    sites.time_out(1);
+    sites.settle();
+    assert!(sites.sites[1].hosted.is_none(), "the life is over");
+}

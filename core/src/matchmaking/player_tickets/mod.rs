@@ -18,6 +18,9 @@
 //!   without a trace in the registry. The player confirms by answering a message that this node has
 //!   sent since it registered the session again. Such a player is at this node and has learnt of no
 //!   end. At any other node the session no longer counts as present.
+//! * So is the ticket that another node has left, once it is gone, unless the player has asked for the
+//!   search at this node: the session may have been claimed for a connection that is gone since, and
+//!   the player may have gone on at the other node.
 //! * The end of a ticket is sent to the player before the ticket is deleted, and a match is sent
 //!   until the player leaves it. So a player that was away learns of both.
 //!
@@ -283,6 +286,7 @@ impl PlayerTickets {
         if !same {
             entry.wish = Wish::Queue { queue: Box::new(queue), queued_ms: now.wall.0 };
         }
+        entry.is_unasked = false;
         let stands = match entry.last_message {
             LastMessage::Ended(_) => true,
             // `Lost` may have crossed this `Queue`, and will be answered.

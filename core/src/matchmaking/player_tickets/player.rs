@@ -30,8 +30,8 @@ pub(super) struct Player {
     pub(super) name: Name,
     /// Epoch of the session.
     pub(super) epoch: u64,
-    /// Epoch of the session's record at which the player was surely at no other node: that of the
-    /// claim, or that of a `Lost` message that the player has answered.
+    /// Epoch of the session's record from which on a player that has asked for its search here was at no
+    /// other node: that of the claim, or that of a `Lost` message that the player has answered.
     pub(super) vouched: u64,
     /// State in the registry; `None` if it must be read.
     pub(super) view: Option<View>,
@@ -42,6 +42,10 @@ pub(super) struct Player {
     /// True while a ticket in the registry may be the player's own from another node, and becomes
     /// the wish. Later, a ticket without a wish is a leftover.
     pub(super) adopts: bool,
+    /// True if the wish is that of a ticket from another node, and the player has not asked for the
+    /// search here. The claim may be that of a connection that is gone: then the player may be at the
+    /// other node still, and learn there how the search ends.
+    pub(super) is_unasked: bool,
     /// Absence of the player, while it has no connection.
     pub(super) absence: Option<Absence>,
     /// Room of a match that the session joined last.
@@ -126,6 +130,7 @@ impl Player {
             missed: 0,
             wish: Wish::Nothing,
             adopts: true,
+            is_unasked: false,
             absence: None,
             room: None,
             returned: None,
@@ -413,6 +418,7 @@ impl Player {
                 Wish::Nothing => {
                     let (queue, queued_ms) = (Box::new(waiting.clone()), ticket.record.queued_ms);
                     self.wish = Wish::Queue { queue, queued_ms };
+                    self.is_unasked = true;
                 }
                 Wish::Queue { .. } | Wish::Cancel { .. } => {}
             }
@@ -537,7 +543,7 @@ impl Player {
             // The player is attended to again when there is a lease.
             return self.stall(context, NextAction::Rest);
         }
-        if let Some(epoch) = self.registered_anew(context, view) {
+        if let Some(epoch) = self.to_confirm(context, view) {
             return self.ask_again(context, epoch);
         }
         let key = keys::ticket(&self.name);
@@ -554,13 +560,13 @@ impl Player {
         }
     }
 
-    /// Returns the epoch of the session's record, if the record is this node's and was written
-    /// again since the player arrived or answered. In between, the player may have been at another
-    /// node.
-    fn registered_anew(&self, context: Context, view: &View) -> Option<u64> {
+    /// Returns the epoch of the session's record, if the record is this node's and the player may have
+    /// learnt the end of the search at another node: the record was written again since the player
+    /// arrived or answered, or an adopted ticket is gone that the player has not asked for here.
+    fn to_confirm(&self, context: Context, view: &View) -> Option<u64> {
         let session = view.session.filter(|session| session.node == context.node)?;
-        let anew = session.epoch > self.vouched && !context.planted.is(Plant::LapseIgnored);
-        anew.then_some(session.epoch)
+        let is_unsure = session.epoch > self.vouched || self.is_unasked && view.ticket.is_none();
+        (is_unsure && !context.planted.is(Plant::LapseIgnored)).then_some(session.epoch)
     }
 
     /// Asks the player, once, to confirm that it is here and still searches.
@@ -569,7 +575,7 @@ impl Player {
             return NextAction::Rest;
         }
         self.last_message = LastMessage::Lost(session_epoch);
-        let reason = "the session was registered anew, and with it the ticket has to be";
+        let reason = "the ticket is gone, and has to be asked for anew";
         let queued = v1::Queued { session_epoch, ..self.queued(context.wall, TicketState::Lost, reason) };
         NextAction::Tell(PlayerTicketsDecision::Ticket { player: self.name.clone(), queued })
     }

@@ -332,3 +332,16 @@ fn swaps_beyond_the_cap_of_rooms_are_refused() {
     bench.take();
     assert_eq!(bench.registrar.swap_room(bench.now, &name("s"), 5, 1, OTHER, 0), Ok(()));
 }
+
+#[test]
+fn a_claim_before_a_swap_has_no_answer() {
+    let mut bench = Bench::serving();
+    let reign = put(&mut bench, led(1));
+    claim(&mut bench);
+    bench.step(Fate::Unavailable);
+    swap(&mut bench, 1, reign.revision);
+    bench.pass(6_000, Fate::Unavailable);
+    assert_eq!(bench.take(), []);
+    bench.pass(3_000, Fate::Done);
+    assert!(bench.take().contains(&told(RoomClaim::Primary(swapped(2, reign.revision + 1)))[0]));
+}

@@ -408,7 +408,7 @@ impl World {
                 let revision = [0, known, u64::MAX][draw(2)];
                 let Reign { epoch, term, primary, .. } = reign;
                 node.registrar.swap_room(now, &room, epoch, term, primary, revision).unwrap();
-                self.oracle.reigns.swapping.insert((node.id, room));
+                self.oracle.swapped(node.id, &room);
             }
             _ => {
                 let backup = backup.filter(|id| *id != node.id && off > 0);

@@ -305,3 +305,43 @@ fn a_player_that_leaves_its_party_searches_on_alone() {
     assert_eq!(c.heard("ann"), [S::Waiting; 3]);
     assert_eq!(c.heard("bob"), [S::Waiting; 3]);
 }
+
+#[test]
+fn a_search_that_ended_at_its_former_node_does_not_begin_anew_where_nobody_came() {
+    let mut c = cluster(2, &[("ann", 0)]);
+    c.queue("ann", alone("duel"));
+    run(&mut c, 1);
+    let (ann, lease) = (name("ann"), c.nodes[1].lease);
+    let former = c.nodes[0].sessions[&ann];
+    c.disconnect("ann");
+    run(&mut c, 1);
+    // Node 1 claims the session for a connection that is gone, and cannot write yet. Node 0 does not
+    // hear of it.
+    let (epoch, now) = (c.claim(&ann, 1, 0), c.time());
+    let tickets = &mut c.nodes[1].player_tickets;
+    tickets.set_lease(now, None);
+    tickets.arrive(now, &ann, epoch);
+    tickets.lose(now, &ann);
+    c.drain(1);
+    run(&mut c, 31);
+    assert_eq!(c.ticket("ann").map(|ticket| ticket.state()), Some(S::TimedOut));
+    // She resumes her session at node 0, learns of the end, and leaves.
+    c.player("ann").home = Some(0);
+    let now = c.time();
+    c.nodes[0].player_tickets.arrive(now, &ann, former);
+    c.drain(0);
+    run(&mut c, 1);
+    assert_eq!(c.heard("ann").last(), Some(&S::TimedOut));
+    c.player("ann").home = None;
+    c.nodes[0].sessions.remove(&ann);
+    let now = c.time();
+    c.nodes[0].player_tickets.depart(now, &ann, false);
+    c.drain(0);
+    run(&mut c, 10);
+    assert_eq!(c.ticket("ann"), None);
+    let now = c.time();
+    c.nodes[1].player_tickets.set_lease(now, lease);
+    c.drain(1);
+    run(&mut c, 2);
+    assert_eq!(c.ticket("ann"), None);
+}

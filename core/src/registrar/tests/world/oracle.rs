@@ -60,6 +60,12 @@ impl Oracle {
         }
     }
 
+    /// Handles a wish for a swap: the claims of before have no answer.
+    pub(super) fn swapped(&mut self, node: NodeId, room: &Name) {
+        self.reigns.swapping.insert((node, room.clone()));
+        self.room_claims.remove(&(node, room.clone()));
+    }
+
     pub(super) fn released_room(&mut self, node: NodeId, room: Name) {
         self.room_claims.entry((node, room)).or_default().1 = true;
     }
