@@ -17,6 +17,9 @@ use crate::base::time::Duration;
 use crate::registrar::Reign;
 use crate::room::{Member, Seat, Turn};
 
+/// Time after which the registry is asked for a primary that is out of reach.
+const LOOK_AFTER: Duration = Duration::from_millis(100);
+
 /// Pause between two questions to the registry for the primary of a room whose primary is gone.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
@@ -90,6 +93,7 @@ impl Following {
         (self.primary, self.term, self.look_at) = (primary, term, None);
         self.backup = backup.filter(|backup| *backup != cx.node);
         self.detach(cx);
+        self.look_later(cx);
         self.trust();
         for node in self.leaders() {
             common.emit(cx, RoomEffect::Follow { node });
@@ -146,6 +150,13 @@ impl Following {
             common.emit(cx, RoomEffect::Follow { node });
         }
         NextRole::Stay
+    }
+
+    /// Has the registry asked for the primary soon, unless the tail comes before.
+    fn look_later(&mut self, cx: &RoomContext<'_>) {
+        if !self.is_backup() && cx.config.replication.replicas > 1 {
+            self.look_at = Some(cx.now.instant + LOOK_AFTER);
+        }
     }
 
     /// Asks the registry for the primary, if it is time.
@@ -262,6 +273,8 @@ impl Following {
             self.link = None;
             self.suspect(common, cx);
             self.ask_backup(common, cx);
+            // The backup that this node knows of may be dead, or not the last one.
+            self.look_later(cx);
         }
     }
 

@@ -7,7 +7,7 @@ use super::sites::{Sites, config};
 use crate::base::plant::Planted;
 use crate::base::time::Duration;
 use crate::hosting::pair::PairState;
-use crate::hosting::{Role, RoomInput, SayVerdict};
+use crate::hosting::{ATTACH_TIMEOUT, Role, RoomInput, SayVerdict};
 
 /// Nodes with a member each, of a room with a backup. The first node is the primary.
 fn pair_on(count: usize) -> Sites {
@@ -489,4 +489,27 @@ fn a_backup_whose_primary_has_the_room_no_more_asks_until_the_registry_answers()
     sites.time_out(1);
     sites.settle();
     assert!(sites.sites[1].hosted.is_none(), "the life is over");
+}
+
+#[test]
+fn a_follower_without_a_link_finds_a_backup_that_it_has_not_heard_of() {
+    let mut sites = Sites::new(3, Planted::default());
+    sites.replicas = 2;
+    for at in [0, 2] {
+        sites.join(at);
+        sites.settle();
+    }
+    sites.cut(0, 2);
+    sites.time_out(0);
+    sites.settle();
+    assert_eq!(sites.registry.record.unwrap().backup, Some(node(1)));
+    sites.cut(0, 1);
+    sites.registry.take_request(1);
+    sites.take_news(1);
+    assert!(leads(&sites, 1));
+    let before = sites.now.instant;
+    sites.time_out(2);
+    sites.settle();
+    say(&mut sites, 2);
+    assert!(sites.now.instant.since(before) < ATTACH_TIMEOUT);
 }
