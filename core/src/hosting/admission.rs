@@ -23,7 +23,7 @@ struct Entrant {
 }
 
 /// Cause for which an entrant is not let in.
-enum Refusal {
+enum NotAdmitted {
     For(v1::LeftReason),
     /// The player has gone on with another epoch of this or another session.
     Outdated {
@@ -106,8 +106,8 @@ impl Leading {
         };
         match self.admit(common, cx, entrant) {
             Ok(admitted) => self.grant_after(common, cx, admitted, Grantee::Here(session)),
-            Err(Refusal::Outdated { newest_epoch }) => common.refuse_outdated(cx, session, newest_epoch),
-            Err(Refusal::For(reason)) => common.expel(cx, session, reason),
+            Err(NotAdmitted::Outdated { newest_epoch }) => common.refuse_outdated(cx, session, newest_epoch),
+            Err(NotAdmitted::For(reason)) => common.expel(cx, session, reason),
         }
     }
 
@@ -149,7 +149,7 @@ impl Leading {
         common: &mut Common,
         cx: &mut RoomContext<'_>,
         entrant: Entrant,
-    ) -> Result<Admitted, Refusal> {
+    ) -> Result<Admitted, NotAdmitted> {
         self.end_other_sessions(common, cx, &entrant)?;
         let Entrant { seat, place, player, resume } = entrant;
         let mut members = 0;
@@ -163,7 +163,9 @@ impl Leading {
         match known {
             // A newer connection of the session is known already. The entrant hears of that from
             // the registry, or may ask again when the newer one is gone.
-            Some((_, old)) if old.epoch > seat.epoch => Err(Refusal::Outdated { newest_epoch: old.epoch }),
+            Some((_, old)) if old.epoch > seat.epoch => {
+                Err(NotAdmitted::Outdated { newest_epoch: old.epoch })
+            }
             Some((number, old)) => {
                 if old != seat {
                     common.room.seat(cx.now, number, seat);
@@ -175,14 +177,14 @@ impl Leading {
                 }
                 Ok(Admitted { number, resumed: true })
             }
-            None if resume => Err(Refusal::For(v1::LeftReason::Gone)),
+            None if resume => Err(NotAdmitted::For(v1::LeftReason::Gone)),
             None => {
                 let kept = {
                     let mut players = common.room.future_members().map(|member| member.player);
                     cx.places.kept_from(common.room.name(), &player, &mut players)
                 };
                 if members + kept >= cx.config.rooms.members {
-                    return Err(Refusal::For(v1::LeftReason::RoomFull));
+                    return Err(NotAdmitted::For(v1::LeftReason::RoomFull));
                 }
                 let number = common.room.join(cx.now, player, seat);
                 self.place(number, place);
@@ -198,7 +200,7 @@ impl Leading {
         common: &mut Common,
         cx: &mut RoomContext<'_>,
         entrant: &Entrant,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), NotAdmitted> {
         let Entrant { seat, player, .. } = entrant;
         let is_other =
             |member: &FutureMember<'_>| member.player == player && member.seat.session != seat.session;
@@ -210,10 +212,10 @@ impl Leading {
             .collect();
         let newest_epoch = others.iter().map(|(_, other)| other.epoch).max().unwrap_or(0);
         if newest_epoch > seat.epoch {
-            return Err(Refusal::Outdated { newest_epoch });
+            return Err(NotAdmitted::Outdated { newest_epoch });
         }
         if common.room.has_outlived(cx.now, player, seat.epoch) {
-            return Err(Refusal::For(v1::LeftReason::Gone));
+            return Err(NotAdmitted::For(v1::LeftReason::Gone));
         }
         for (number, _) in others {
             // The session ends as well, but only once the registry says so.
@@ -289,7 +291,7 @@ impl Leading {
         link: Key,
         enter: v1::Enter,
         player: Name,
-        admitted: Result<Admitted, Refusal>,
+        admitted: Result<Admitted, NotAdmitted>,
     ) {
         let v1::Enter { room, epoch, session, session_epoch, player: name, attempt, .. } = enter;
         let seq = common.room.released();
@@ -305,8 +307,8 @@ impl Leading {
         };
         match admitted {
             Ok(Admitted { number, resumed }) => (entered.member, entered.resumed) = (number, resumed),
-            Err(Refusal::For(reason)) => entered.reason = reason.into(),
-            Err(Refusal::Outdated { newest_epoch }) => {
+            Err(NotAdmitted::For(reason)) => entered.reason = reason.into(),
+            Err(NotAdmitted::Outdated { newest_epoch }) => {
                 entered.newest_epoch = newest_epoch;
                 entered.reason = v1::LeftReason::Gone.into();
             }

@@ -211,11 +211,13 @@ impl World<'_> {
         {
             return self.broken(Guarantee::Fence, format!("the registry has no session of {player}"));
         }
+        // A session outlives its node until its lease ends, by the clock of the registry.
+        let lease = self.scenario.shape.room_lease_s * 2_000_000;
+        let is_within_lease = self.healed.is_none_or(|healed| self.at <= healed + lease);
         for (key, owner, epoch) in records {
             let node = self.nodes.iter().find_map(|node| node.machine.as_ref().filter(|m| m.id() == owner));
             let is_room = key.starts_with("/rooms/");
-            // A session outlives its node, until its lease ends.
-            if node.is_none() && !is_room {
+            if node.is_none() && !is_room && is_within_lease {
                 continue;
             }
             let held = node.and_then(|node| match key.strip_prefix("/sessions/player:") {

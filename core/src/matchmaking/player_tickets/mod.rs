@@ -47,6 +47,7 @@
 //! the player is out of it: see `quit`.
 
 mod absence;
+mod confirmation;
 mod late_matches;
 mod line;
 mod places;

@@ -271,7 +271,7 @@ fn who_comes_back_while_he_is_on_his_way_in_is_let_in_once() {
 }
 
 #[test]
-fn an_older_session_that_has_not_heard_of_a_newer_one_is_told_to_ask_again() {
+fn an_older_session_whose_node_has_not_heard_of_a_newer_one_is_told_of_it_when_it_joins() {
     let mut cluster = Cluster::new(3);
     cluster.join(0, "bob");
     cluster.join(1, "cid");
@@ -280,9 +280,7 @@ fn an_older_session_that_has_not_heard_of_a_newer_one_is_told_to_ask_again() {
     cluster.join(2, "ann");
     cluster.send(&old, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0, request: 0 });
     let messages = cluster.received(&old);
-    // The client takes this message for an answer to its join.
-    let gone = |m: &ToClient| matches!(m, ToClient::Left(left) if left.reason() == v1::LeftReason::Gone);
-    assert!(messages.iter().any(gone), "{messages:?}");
+    assert_eq!(goodbye(&messages), Some(v1::Reason::TakenOver), "{messages:?}");
 }
 
 #[test]
