@@ -13,6 +13,7 @@ mod logins;
 mod matches;
 mod mutual_tls;
 mod nodes;
+mod pairs;
 mod refusals;
 mod registry;
 mod rooms;
