@@ -48,9 +48,9 @@ async fn a_node_whose_clock_is_off_lets_nobody_in_says_so_and_serves_again_when_
         eventually("a node whose clock is right to be ready", async || is_ready(server).await).await;
     }
     let says = async |what: &str| get(third.admin, "/readyz").await.1.contains(what);
-    // The clocks of both others may be measured one after the other.
+    // The clocks of both others may be measured one after the other. Until then both are named, too.
     eventually("the node to find out", async || {
-        says("node \"first\"").await && says("node \"second\"").await
+        says("s ahead of node \"first\"").await && says("s ahead of node \"second\"").await
     })
     .await;
     let (code, body) = get(third.admin, "/readyz").await;
