@@ -2,12 +2,15 @@
 
 use alloc::vec::Vec;
 
+use skirmish_proto::v1;
+
 use super::record::node;
 use super::sites::{Sites, config};
 use crate::base::plant::Planted;
 use crate::base::time::Duration;
 use crate::hosting::pair::PairState;
 use crate::hosting::{ATTACH_TIMEOUT, Role, RoomInput, SayVerdict};
+use crate::wire::RoomMessage;
 
 /// Nodes with a member each, of a room with a backup. The first node is the primary.
 fn pair_on(count: usize) -> Sites {
@@ -364,9 +367,13 @@ fn a_follower_that_waited_at_the_backup_and_leaves_reads_nothing() {
     let third = 3 - backup;
     sites.cut(0, third);
     sites.settle();
-    assert!(!sites.sites[backup].reads.is_empty());
-    sites.leave(third);
-    sites.settle();
+    let link = sites.link(backup, third).unwrap();
+    assert!(sites.sites[backup].reads.contains(&link));
+    let detach = v1::Detach { room: "arena".into(), epoch: sites.registry.record.unwrap().epoch };
+    let message = RoomMessage::Detach(detach);
+    let metadata = v1::Metadata::default();
+    sites.input(backup, RoomInput::From { link, node: node(third), message, metadata });
+    assert!(!sites.sites[backup].reads.contains(&link));
     sites.check();
 }
 
@@ -499,6 +506,7 @@ fn a_follower_without_a_link_finds_a_backup_that_it_has_not_heard_of() {
         sites.join(at);
         sites.settle();
     }
+    let before = sites.now.instant;
     sites.cut(0, 2);
     sites.time_out(0);
     sites.settle();
@@ -507,7 +515,6 @@ fn a_follower_without_a_link_finds_a_backup_that_it_has_not_heard_of() {
     sites.registry.take_request(1);
     sites.take_news(1);
     assert!(leads(&sites, 1));
-    let before = sites.now.instant;
     sites.time_out(2);
     sites.settle();
     say(&mut sites, 2);
