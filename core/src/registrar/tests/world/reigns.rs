@@ -23,6 +23,8 @@ pub(super) struct Reigns {
     terms: BTreeMap<(Name, u64), u32>,
     /// Backups that a primary may name in its term: the confirmed one, and those wished for since.
     wishes: BTreeMap<(NodeId, Name, u64, u32), Vec<Option<NodeId>>>,
+    /// Last wish of each primary in its term, also before a restore.
+    last_wishes: BTreeMap<(NodeId, Name, u64, u32), Option<NodeId>>,
     /// Nodes that have asked for a swap of a room.
     pub(super) swapping: BTreeSet<(NodeId, Name)>,
     pub(super) swaps: usize,
@@ -46,12 +48,13 @@ impl Reigns {
 
     /// Handles a wish of a node for a backup.
     pub(super) fn wished(&mut self, registrar: &Registrar, room: &Name, backup: Option<NodeId>) {
+        let Some(Reign { epoch, term, primary, .. }) = registrar.reign(room) else { return };
+        let key = (primary, room.clone(), epoch, term);
         // In a store that went back, a request of an earlier wish may still be executed, until the node notices.
-        if let Some(Reign { epoch, term, primary, .. }) = registrar.reign(room)
-            && let Some(wishes) = self.wishes.get_mut(&(primary, room.clone(), epoch, term))
-        {
+        if let Some(wishes) = self.wishes.get_mut(&key) {
             wishes.push(backup);
         }
+        self.last_wishes.insert(key, backup);
     }
 
     pub(super) fn decided(&mut self, node: NodeId, decision: &Decision) {
@@ -71,9 +74,7 @@ impl Reigns {
                 }
                 assert_eq!(reign.backup, *backup, "{room} is paired as it is");
                 let key = (node, room.clone(), reign.epoch, reign.term);
-                if let Some(wishes) = self.wishes.get(&key) {
-                    assert_eq!(wishes.last(), Some(backup), "the last wish");
-                }
+                assert_eq!(self.last_wishes.get(&key), Some(backup), "the last wish");
                 self.wishes.insert(key, alloc::vec![*backup]);
             }
             Decision::RoomDeposed { reign, .. } => {
@@ -82,6 +83,7 @@ impl Reigns {
             }
             Decision::Anew { .. } => {
                 self.wishes.retain(|(id, ..), _| *id != node);
+                self.last_wishes.retain(|(id, ..), _| *id != node);
                 self.forgotten.insert(node, self.history.keys().cloned().collect());
             }
             _ => {}
